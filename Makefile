@@ -1,0 +1,52 @@
+# `make help` lists what there is. Everything runs in .venv, which is made when it is needed.
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+READY := $(VENV)/.ready
+export OMP_WAIT_POLICY := passive
+export GOMP_SPINCOUNT := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve build test lint check confirm new-topic pins clean
+
+help:  ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Make .venv from the pinned requirements
+
+$(READY): requirements.txt pyproject.toml scripts/set_up.py
+	@$(PYTHON) scripts/set_up.py $(VENV)
+	@touch $@
+
+serve: $(READY)  ## Serve both languages on 127.0.0.1:PORT with live reload (PORT=8000)
+	@$(RUN) scripts.pipeline serve --port $(PORT)
+
+build: $(READY)  ## Make everything and publish it whole to site/
+	@$(RUN) scripts.pipeline build
+
+test: $(READY) lint  ## Every test: snippets with evidence, experiments, build, site in a browser
+	@$(RUN) scripts.pipeline update evidence --always --keep-going
+	@$(RUN) scripts.pipeline build
+	@$(RUN) pytest --ignore=tests/snippets
+
+lint: $(READY)  ## Style, types, spelling and typography
+	@$(RUN) ruff check
+	@$(RUN) mypy snippets scripts
+
+check: $(READY)  ## Faults in pages and translations, in a second
+	@$(RUN) scripts.pipeline check
+
+confirm: $(READY)  ## Record SECTION=page#id as in step though only one language changed
+	@$(RUN) scripts.pipeline confirm $(SECTION)
+
+new-topic: $(READY)  ## Every file of a new topic NAME=snake_case (CATEGORY=computer-vision)
+	@$(RUN) scripts.pipeline new-topic $(NAME) $(if $(CATEGORY),--category $(CATEGORY))
+
+pins:  ## Resolve requirements.in afresh into requirements.txt
+	@$(PYTHON) -m venv .build/pins && .build/pins/bin/pip install --quiet --requirement requirements.in setuptools
+	@{ head -n 1 requirements.txt; .build/pins/bin/pip freeze --all | sed -E 's/\+cpu//; /^pip==/d'; } > .build/pins.txt
+	@mv .build/pins.txt requirements.txt && rm -rf .build/pins
+
+clean:  ## Remove everything generated, .venv excepted
+	@rm -rf .build site
