@@ -1,0 +1,1 @@
+"""Everything that turns tested snippets and bilingual words into the site."""

@@ -1,0 +1,69 @@
+"""A thin bridge from MkDocs to the pipeline; everything it calls works without MkDocs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
+
+from scripts.markdown import context
+from scripts.pipeline import notebook, site
+from scripts.pipeline.words import say
+
+_preview = False
+
+
+def on_startup(command: str, dirty: bool) -> None:
+    """Plain `mkdocs build` and `mkdocs serve` bring everything up to date first."""
+    global _preview
+    _preview = os.environ.get("PROVEN_PREVIEW") == "1" or command == "serve"
+    if "PROVEN_PIPELINE" not in os.environ:
+        site.prepare(publishing=command != "serve")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    root = str(config.extra["root_url"]).rstrip("/")
+    language = config.theme["language"]
+    config.extra["language"], config.extra["root"] = language, root
+    if not str(config.site_url or "").startswith("http://127.0.0.1"):
+        config.site_url = f"{root}/{language}/"
+    return config
+
+
+@event_priority(100)  # before mkdocs-jupyter looks for notebooks
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    for target, source in site.generated_files(config.extra["language"]):
+        if target.endswith(".ipynb"):  # mkdocs-jupyter knows only files with a source folder
+            folder = str(source).removesuffix(target)
+            files.append(File(target, folder, config.site_dir, config.use_directory_urls))
+        elif files.get_file_from_path(target) is None:
+            files.append(File.generated(config, target, abs_src_path=str(source)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    language = config.extra["language"]
+    page.meta.update(site.search_aliases(dict(page.meta)))
+    context.enter(context.PageContext(Path(str(page.file.abs_src_path)), language, _to_root(page), _preview))
+    return markdown
+
+
+def _to_root(page: Page) -> str:
+    up = get_relative_url(".", page.url)
+    return "" if up == "." else up.rstrip("/") + "/"
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    return notebook.lighten(html) if page.file.src_uri.endswith(".ipynb") else html
+
+
+def on_env(env: Any, config: MkDocsConfig, files: Files) -> Any:
+    """Templates say interface labels by the same table as pages."""
+    env.filters["label"] = lambda key: say(key, config.extra["language"])
+    return env

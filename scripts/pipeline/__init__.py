@@ -1,0 +1,1 @@
+"""The build: from snippets, experiments and tests to verified pages."""

@@ -1,0 +1,315 @@
+"""Evidence: what one run of a topic's tests showed about each of its snippets.
+
+`collect` runs the tests under coverage contexts and writes `.build/evidence/<topic>.json`;
+`state` says what that record is worth for the snippet as it stands now.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from scripts.pipeline.paths import BUILD, ROOT, SNIPPETS, TESTS, relative, writing
+from scripts.pipeline.source import Snippet, snippets_of
+
+EVIDENCE = BUILD / "evidence"
+WIDEST = 100  # a tolerance may be this many times the largest error seen
+ROUNDING = 64  # … or this many units in the last place, whichever is more
+
+VERIFIED, UNVERIFIED, FAILING = "verified", "unverified", "failing"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One call of `agrees_with`."""
+
+    test: str
+    snippet: str
+    reference: str
+    dtype: str
+    max_abs: float
+    max_rel: float
+    atol: float
+    rtol: float
+    floor: float  # the error that rounding alone explains, for this dtype and magnitude
+    count: int
+    within: bool
+    complaint: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare(
+    test: str, snippet: Any, reference: str, ours: Any, theirs: Any, atol: float, rtol: float
+) -> Comparison:
+    """Measure how far `ours` is from `theirs`, elementwise, NaN equal to NaN."""
+    import numpy as np
+
+    name = getattr(snippet, "__qualname__", str(snippet)).split(".")[0]
+    a, dtype, eps = _array(ours)
+    b, _, _ = _array(theirs)
+
+    def seen(max_abs: float, max_rel: float, floor: float, complaint: str = "") -> Comparison:
+        return Comparison(
+            test,
+            name,
+            reference,
+            dtype,
+            max_abs,
+            max_rel,
+            atol,
+            rtol,
+            floor,
+            int(a.size),
+            not complaint,
+            complaint,
+        )
+
+    if a.shape != b.shape:
+        return seen(float("inf"), float("inf"), 0.0, f"shape {a.shape}, but {reference} has {b.shape}")
+    if a.dtype.kind not in "fc" and b.dtype.kind not in "fc":
+        equal = a == b
+        wrong = int(a.size - np.count_nonzero(equal))
+        return seen(
+            float(wrong),
+            float(wrong),
+            0.0,
+            f"{wrong} of {a.size} values differ from {reference}" if wrong else "",
+        )
+    wide = np.complex128 if "c" in (a.dtype.kind, b.dtype.kind) else np.float64
+    a, b = a.astype(wide), b.astype(wide)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.where(same, 0.0, np.abs(a - b))
+        size = np.abs(b)
+        relative_error = np.where(same, 0.0, error / size)
+        bad = ~same & ~(error <= atol + rtol * size)
+    finite = size[np.isfinite(size)]
+    scale = float(finite.max()) if finite.size else 0.0
+    worst = float(error.max()) if error.size else 0.0
+    text = f"off by {worst:.3g} from {reference} (atol={atol:g}, rtol={rtol:g})" if bad.any() else ""
+    return seen(worst, float(relative_error.max()) if error.size else 0.0, ROUNDING * eps * scale, text)
+
+
+def _array(value: Any) -> tuple[Any, str, float]:
+    """The value as an array, its dtype's name and the machine epsilon of that dtype."""
+    import numpy as np
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        dtype = str(value.dtype).removeprefix("torch.")
+        eps = torch.finfo(value.dtype).eps if value.dtype.is_floating_point else 0.0
+        wide = value.detach().cpu()
+        return (wide.double() if wide.is_floating_point() else wide).numpy(), dtype, eps
+    array = np.asarray(value)
+    eps = float(np.finfo(array.dtype).eps) if array.dtype.kind in "fc" else 0.0
+    return array, str(array.dtype), eps
+
+
+def test_file(topic: str) -> Path:
+    return TESTS / "snippets" / f"test_{topic}.py"
+
+
+def path(topic: str) -> Path:
+    return EVIDENCE / f"{topic}.json"
+
+
+def log_path(topic: str) -> Path:
+    return EVIDENCE / f"{topic}.log"
+
+
+def first_failure(topic: str) -> str:
+    """Place and message of the first failure in the log of the last run."""
+    place = relative(test_file(topic))
+    lines = log_path(topic).read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        if found := re.match(r"((?:snippets|tests)/\S+\.py:\d+): ", line):
+            place = found[1]
+        if line.startswith("E  "):
+            return f"{place}: {line[1:].strip()}"
+    return f"{place}: {lines[-1] if lines else 'pytest said nothing'}"
+
+
+def collect(topic: str) -> int:
+    """Run the topic's tests, write its evidence, return pytest's exit status."""
+    EVIDENCE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=EVIDENCE) as folder:
+        record, report = Path(folder, "record.json"), Path(folder, "coverage.json")
+        rc = Path(folder, "coveragerc")
+        rc.write_text(
+            f"[run]\nbranch = true\ndata_file = {folder}/data\ndynamic_context = none\n"
+            "[json]\nshow_contexts = true\n",
+            encoding="utf-8",
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            relative(test_file(topic)),
+            "-q",
+            "--tb=short",
+            "--no-header",
+            "-p",
+            "no:cacheprovider",
+            f"--record={record}",
+            f"--cov=snippets.{topic}",
+            "--cov-branch",
+            "--cov-context=test",
+            f"--cov-config={rc}",
+            f"--cov-report=json:{report}",
+        ]
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        log = run.stdout + run.stderr
+        writing(log_path(topic), log)
+        seen = json.loads(record.read_text()) if record.is_file() else {"outcomes": {}, "comparisons": []}
+        coverage = json.loads(report.read_text()) if report.is_file() else {"files": {}}
+        evidence = _evidence(topic, seen, coverage)
+        writing(path(topic), json.dumps(evidence, indent=1, ensure_ascii=False) + "\n")
+    return run.returncode
+
+
+def _evidence(topic: str, seen: dict[str, Any], coverage: dict[str, Any]) -> dict[str, Any]:
+    lines: dict[str, Any] = next(iter(coverage["files"].values()), {})
+    libraries = {"torch", "numpy"} | {
+        c["reference"].split(".")[0] for c in seen["comparisons"] if ":" not in c["reference"]
+    }
+    return {
+        "topic": topic,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in sorted(libraries)},
+        "commit": _git("rev-parse", "--short", "HEAD"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "snippets": {s.name: _about(s, seen, lines) for s in snippets_of(topic)},
+    }
+
+
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "skimage": "scikit-image",
+    "cv2": "opencv-python-headless",
+    "pytorch_metric_learning": "pytorch-metric-learning",
+}
+
+
+@lru_cache
+def _version(library: str) -> str:
+    return metadata.version(DISTRIBUTIONS.get(library, library))
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return run.stdout.strip()
+
+
+def _about(snippet: Snippet, seen: dict[str, Any], lines: dict[str, Any]) -> dict[str, Any]:
+    first, last = snippet.lines
+
+    def inside(numbers: Iterable[int]) -> list[int]:
+        return [n for n in numbers if first <= n <= last]
+
+    contexts = lines.get("contexts", {})
+    executing = {
+        context.split("|")[0]
+        for number in inside(map(int, contexts))
+        for context in contexts[str(number)]
+        if context
+    }
+    tests = sorted(t for t in seen["outcomes"] if t in executing)
+    executed = inside(lines.get("executed_lines", []))
+    missing = inside(lines.get("missing_lines", []))
+    taken = [b for b in lines.get("executed_branches", []) if first <= b[0] <= last]
+    untaken = [b for b in lines.get("missing_branches", []) if first <= b[0] <= last]
+    return {
+        "hash": snippet.hash,
+        "tests": tests,
+        "failed": [t for t in tests if seen["outcomes"][t] != "passed"],
+        "lines": {"executed": len(executed), "missing": missing},
+        "branches": {"executed": len(taken), "missing": untaken},
+        "references": _references([c for c in seen["comparisons"] if c["snippet"] == snippet.name]),
+    }
+
+
+def _references(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The comparisons of one snippet, summed up by reference and dtype."""
+    grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for seen in comparisons:
+        grouped.setdefault((seen["reference"], seen["dtype"]), []).append(seen)
+    return [
+        {
+            "reference": reference,
+            "dtype": dtype,
+            "cases": len(group),
+            "values": sum(c["count"] for c in group),
+            "max_abs": max(c["max_abs"] for c in group),
+            "max_rel": max(c["max_rel"] for c in group),
+            "atol": max(c["atol"] for c in group),
+            "rtol": max(c["rtol"] for c in group),
+            "floor": max(c["floor"] for c in group),
+            "agreed": all(c["within"] for c in group),
+        }
+        for (reference, dtype), group in sorted(grouped.items())
+    ]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the evidence is worth for a snippet as its source stands now."""
+
+    state: str
+    reason: str
+    record: dict[str, Any]
+
+
+def load(topic: str) -> dict[str, Any]:
+    file = path(topic)
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def standing(snippet: Snippet) -> Standing:
+    """Verified, unverified or failing, with the reason where it is not verified."""
+    record = load(snippet.topic).get("snippets", {}).get(snippet.owner)
+    if record is None:
+        return Standing(UNVERIFIED, "no evidence yet", {})
+    if record["hash"] != snippet.hash:
+        return Standing(UNVERIFIED, "its source has changed since the tests ran", {})
+    if record["failed"]:
+        return Standing(
+            FAILING, f"{len(record['failed'])} failing tests, first {record['failed'][0]}", record
+        )
+    if reason := _gap(snippet, record):
+        return Standing(UNVERIFIED, reason, record)
+    return Standing(VERIFIED, "", record)
+
+
+def _gap(snippet: Snippet, record: dict[str, Any]) -> str:
+    """What is still missing before a snippet may be called verified."""
+    if not record["tests"]:
+        return "no test executes it"
+    if record["lines"]["missing"]:
+        return (
+            f"{relative(SNIPPETS / snippet.topic)}.py:{record['lines']['missing'][0]} is executed by no test"
+        )
+    if record["branches"]["missing"]:
+        return f"the branch {record['branches']['missing'][0]} is taken by no test"
+    if not record["references"]:
+        return "no independent reference"
+    for seen in record["references"]:
+        allowed = max(WIDEST * seen["max_abs"], seen["floor"])
+        if seen["atol"] > allowed:
+            return (
+                f"tolerance {seen['atol']:g} against {seen['reference']} is more than {WIDEST} times "
+                f"the largest error seen, {seen['max_abs']:.2g}"
+            )
+    return ""

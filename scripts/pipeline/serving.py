@@ -1,0 +1,165 @@
+"""`make serve`: the site at once, results as they come, every edit shown.
+
+The server renders whatever is there, with what is still being computed shown as such. Beside it a
+worker process brings results up to date; when one arrives, or a source changes, only the languages
+concerned are rendered again and open pages reload.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import click
+from mkdocs.livereload import LiveReloadServer
+
+from scripts.pipeline import check, evidence, experiment, figure, notebook, site, translations
+from scripts.pipeline.paths import (
+    BUILD,
+    CONFIGS,
+    DOCS,
+    LANGUAGES,
+    ROOT,
+    SCRIPTS,
+    SNIPPETS,
+    TESTS,
+    ContentError,
+)
+
+SERVED = BUILD / "serve"
+SOURCES = (SNIPPETS, SCRIPTS, TESTS / "snippets")  # what results are made from
+RESULTS = (experiment.RESULTS, figure.FIGURES, notebook.NOTEBOOKS, evidence.EVIDENCE)
+
+
+def fingerprint(*roots: Path) -> dict[Path, int]:
+    """Times of change of the files below `roots`."""
+    files = (p for root in roots for p in ([root] if root.is_file() else root.rglob("*")))
+    return {
+        p: p.stat().st_mtime_ns
+        for p in files
+        if p.is_file() and "__pycache__" not in p.parts and not p.name.startswith(".") and p.suffix != ".log"
+    }
+
+
+class Worker:
+    """Brings results up to date in a process of its own; starts over when a source changes."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "scripts.pipeline", "update", "--keep-going"], cwd=ROOT
+        )
+
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class Preview:
+    """Renders the languages whose inputs have changed since the last time."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.seen: dict[str, dict[Path, int]] = {}
+        self.made_from = fingerprint(*SOURCES)
+
+    def refresh(self) -> None:
+        """Called by the server after any change; never raises, the last good page stays."""
+        sources = fingerprint(*SOURCES)
+        if sources != self.made_from:
+            self.made_from = sources
+            self.worker.restart()
+        shared = fingerprint(
+            *SOURCES, *RESULTS, DOCS / "assets", DOCS / "root", *DOCS.glob("*.yml"), *CONFIGS.values()
+        )
+        for language in LANGUAGES:
+            now = shared | fingerprint(DOCS / language)
+            if now != self.seen.get(language):
+                self.seen[language] = now
+                self._render(language)
+        try:
+            site.finish(SERVED)
+        except click.ClickException as error:
+            error.show()
+
+    def _render(self, language: str) -> None:
+        started = time.monotonic()
+        aside = SERVED / "aside"
+        try:
+            site.write_segmenter_words()
+            site.render(language, aside, preview=True)
+        except click.ClickException as error:
+            error.show()
+            return
+        except Exception:  # a half-saved file must not end the server
+            traceback.print_exc()
+            return
+        target = SERVED / language
+        shutil.rmtree(SERVED / "old", ignore_errors=True)
+        if target.exists():
+            target.rename(SERVED / "old")
+        (aside / language).rename(target)
+        click.echo(f"{time.strftime('%H:%M:%S')}  rendered {language} in {time.monotonic() - started:.1f} s")
+
+
+def report_faults() -> None:
+    """What a publishing build would refuse, told while one writes."""
+    translations.refresh()
+    for fault in check.faults():
+        click.echo(f"note: {fault.message}", err=True)
+
+
+def serve(port: int) -> None:
+    """Serve http://127.0.0.1:port/ until interrupted.
+
+    Raises:
+        ContentError: the port is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise ContentError(
+                "make serve", f"port {port} is in use", f"stop what uses it, or: make serve PORT={port + 1}"
+            )
+    shutil.rmtree(SERVED, ignore_errors=True)
+    SERVED.mkdir(parents=True)
+    for folder in RESULTS:
+        folder.mkdir(parents=True, exist_ok=True)
+    report_faults()
+    worker = Worker()
+    preview = Preview(worker)
+    preview.refresh()
+    server = LiveReloadServer(
+        builder=preview.refresh, host="127.0.0.1", port=port, root=str(SERVED), polling_interval=0.3
+    )
+    server.error_handler = _not_found
+    for path in (DOCS, *SOURCES, *RESULTS, *CONFIGS.values()):
+        server.watch(str(path))
+    worker.restart()
+    click.echo(f"serving http://127.0.0.1:{port}/ (Ctrl-C ends it)")
+    try:
+        server.serve()
+    except KeyboardInterrupt:
+        click.echo("stopping")
+    finally:
+        worker.stop()
+        threading.Thread(target=server.shutdown, daemon=True).start()
+
+
+def _not_found(code: int) -> bytes | None:
+    page = SERVED / f"{code}.html"
+    return page.read_bytes() if page.is_file() else None

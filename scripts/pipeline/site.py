@@ -1,0 +1,251 @@
+"""From up-to-date results to a complete `site/`: render both languages aside, finish, swap."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from scripts.pipeline import check, evidence, figure, notebook, tasks, translations
+from scripts.pipeline.pages import article, pages, summaries
+from scripts.pipeline.paths import (
+    BUILD,
+    CONFIGS,
+    DOCS,
+    LANGUAGES,
+    ROOT,
+    SITE,
+    SNIPPETS,
+    THEMES,
+    ContentError,
+    topics,
+    writing,
+)
+from scripts.pipeline.source import all_snippets, snippets_of
+from scripts.pipeline.words import glossary, line_of
+
+ASIDE = BUILD / "site"
+JIEBA_WORDS = BUILD / "jieba.txt"
+
+
+class Refused(click.ClickException):
+    """Faults that stop a build, one a line."""
+
+    def __init__(self, lines: list[str]):
+        super().__init__("\n".join(dict.fromkeys(lines)))
+
+    def show(self, file: Any = None) -> None:
+        for line in self.message.splitlines():
+            click.echo(f"Error: {line}", err=True)
+
+
+def generated_files(language: str) -> Iterator[tuple[str, Path]]:
+    """Files that a language's site gets besides its pages: target below the site, and source."""
+    assets = DOCS / "assets"
+    for path in sorted(p for p in assets.rglob("*") if p.is_file()):
+        yield f"assets/{path.relative_to(assets).as_posix()}", path
+    for topic in topics():
+        yield f"snippets/{topic}.py", SNIPPETS / f"{topic}.py"
+        yield f"snippets/test_{topic}.py", evidence.test_file(topic)
+        for name in figure.figures_of(topic):
+            for theme in THEMES:
+                path = figure.svg_path(topic, name, language, theme)
+                if path.is_file():
+                    yield f"figures/{topic}/{path.name}", path
+        path = notebook.output_path(topic, language)
+        if path.is_file():
+            yield f"notebooks/{path.name}", path
+
+
+def search_aliases(meta: dict[str, Any]) -> dict[str, Any]:
+    """Front-matter aliases in both languages as tags, which the search index weighs."""
+    aliases = meta.get("aliases") or {}
+    words = [word for language in LANGUAGES for word in aliases.get(language) or []]
+    return {"tags": words} if words else {}
+
+
+def write_segmenter_words() -> None:
+    """The glossary's Chinese words for jieba, so that 感受野 stays one word in the index."""
+    words = sorted({w for t in glossary().values() for w in t.words if re.search(r"[一-鿿]", w)})
+    writing(JIEBA_WORDS, "".join(f"{word} 1000\n" for word in words))
+
+
+def prepare(publishing: bool) -> None:
+    """Check the sources and bring every result up to date; refuse to publish what is not verified."""
+    problems = [fault.message for fault in check.faults()]
+    if problems:
+        raise Refused(problems)
+    write_segmenter_words()
+    if not tasks.run(keep_going=publishing):
+        raise Refused(unverified() or ["some results could not be made, see the lines above"])
+    if publishing and (problems := unverified()):
+        raise Refused(problems)
+
+
+def unverified() -> list[str]:
+    """A line for each snippet that may not be published."""
+    lines = []
+    for snippet in all_snippets().values():
+        found = evidence.standing(snippet)
+        if found.state != evidence.VERIFIED:
+            lines.append(
+                ContentError(
+                    f"snippets/{snippet.topic}.py",
+                    f"{snippet.name} is {found.state}: {found.reason}",
+                    f"see tests/snippets/test_{snippet.topic}.py",
+                    snippet.lines[0],
+                ).message
+            )
+    return lines
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What MkDocs and its plugins warn of while rendering."""
+    seen: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.getMessage())
+
+    handler, logger = Handler(logging.WARNING), logging.getLogger("mkdocs")
+    logger.addHandler(handler)
+    try:
+        yield seen
+    finally:
+        logger.removeHandler(handler)
+
+
+def render(language: str, target: Path, preview: bool = False) -> None:
+    """Render one language into `target/<language>`.
+
+    Raises:
+        Refused: MkDocs, a plugin or one of our blocks complains.
+    """
+    from mkdocs.commands.build import build as mkdocs_build
+    from mkdocs.config import load_config
+    from mkdocs.exceptions import Abort
+
+    os.environ["PROVEN_PIPELINE"] = "1"
+    os.environ["PROVEN_PREVIEW"] = "1" if preview else "0"
+    with _warnings() as seen:
+        try:
+            # Not strict: all warnings are gathered and told at once, each in our own form.
+            config = load_config(str(CONFIGS[language]), site_dir=str(target / language), strict=False)
+            config.plugins.on_startup(command="build", dirty=False)
+            try:
+                mkdocs_build(config)
+            finally:
+                config.plugins.on_shutdown()
+        except Abort as abort:
+            raise Refused([_located(message, language) for message in seen] or [str(abort)]) from None
+    if seen and not preview:
+        raise Refused([_located(message, language) for message in seen])
+
+
+def _located(message: str, language: str) -> str:
+    """MkDocs' warning about a link, led by file and line as all our errors are."""
+    if found := re.match(
+        r"Doc file '([^']+)' contains an? (?:unrecognized relative |absolute )?link '([^']+)'(.*)",
+        message,
+        re.S,
+    ):
+        path = DOCS / language / found[1]
+        line = line_of(path, found[2]) if path.is_file() else None
+        return ContentError(
+            path, f"broken link {found[2]!r}{found[3]}".replace("\n", " "), "correct it", line
+        ).message
+    return message.splitlines()[0]
+
+
+def root_url() -> str:
+    """Where the site will be published, with a slash at the end."""
+    from mkdocs.config import load_config
+
+    return str(load_config(str(CONFIGS["zh"])).extra["root_url"]).rstrip("/") + "/"
+
+
+def finish(target: Path) -> None:
+    """What belongs to both languages: the root page, its 404 page, the record for other tools."""
+    for path in sorted((DOCS / "root").iterdir()):
+        text = path.read_text(encoding="utf-8")
+        # A host shows its 404 page at any depth, so its links start at the root of the host.
+        writing(target / path.name, text.replace("__ROOT__", urlsplit(root_url()).path))
+    writing(target / "snippets.json", json.dumps(catalogue(), indent=1, ensure_ascii=False) + "\n")
+    writing(target / ".nojekyll", "")
+    for licence in ("LICENSE",):
+        writing(target / licence, (ROOT / licence).read_bytes())
+
+
+def catalogue() -> dict[str, Any]:
+    """Every snippet with its source, its stand-alone form, its pages and its evidence."""
+    entries = []
+    for topic in topics():
+        homes = {language: article(topic, language) for language in LANGUAGES}
+        record = evidence.load(topic)
+        for snippet in snippets_of(topic):
+            found = evidence.standing(snippet)
+            entries.append(
+                {
+                    "name": snippet.qualified,
+                    "signature": snippet.signature,
+                    "summary": {
+                        language: summaries(language).get(snippet.qualified, "") for language in LANGUAGES
+                    },
+                    "source": snippet.source,
+                    "stand_alone": snippet.stand_alone,
+                    "hash": snippet.hash,
+                    "pages": {
+                        language: f"{language}/{home.url}#code-{snippet.name}"
+                        for language, home in homes.items()
+                        if home
+                    },
+                    "evidence": {
+                        "state": found.state,
+                        "reason": found.reason,
+                        **found.record,
+                        **{
+                            key: record[key]
+                            for key in ("versions", "python", "commit", "date")
+                            if found.record
+                        },
+                    },
+                }
+            )
+    return {"snippets": entries}
+
+
+def swap(target: Path) -> None:
+    """Put the finished site in place of the last one; the last one goes only when the new one is there."""
+    previous = BUILD / "previous"
+    shutil.rmtree(previous, ignore_errors=True)
+    if SITE.exists():
+        SITE.rename(previous)
+    target.rename(SITE)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def build() -> None:
+    """Everything, refusing to publish anything that is not whole and verified."""
+    for section in translations.refresh():
+        click.echo(f"recorded as in step in both languages: {section}")
+    prepare(publishing=True)
+    shutil.rmtree(ASIDE, ignore_errors=True)
+    for number, language in enumerate(LANGUAGES, 1):
+        click.echo(f"[{number}/{len(LANGUAGES)}] rendering {language}")
+        render(language, ASIDE)
+    finish(ASIDE)
+    swap(ASIDE)
+    count = sum(p.is_file() for p in SITE.rglob("*"))
+    click.echo(f"site/ is complete: {count} files, {sum(len(pages(la)) for la in LANGUAGES)} pages")
+    sys.stdout.flush()
