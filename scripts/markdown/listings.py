@@ -1,0 +1,210 @@
+"""Blocks that list: the evidence of a page, the catalogue, the glossary, the topics, the totals."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as etree
+from html import escape
+
+from pymdownx.blocks.block import Block
+
+from scripts.markdown.context import page
+from scripts.markdown.proof import badge, count_tests, error_text, reference_name
+from scripts.markdown.snippets import anchor
+from scripts.pipeline import evidence
+from scripts.pipeline.pages import article, summaries
+from scripts.pipeline.paths import LANGUAGES, topics
+from scripts.pipeline.source import Snippet, snippets_of
+from scripts.pipeline.words import glossary
+
+
+class Listing(Block):
+    """A block without content of its own that becomes one piece of generated HTML."""
+
+    def html(self) -> str:
+        raise NotImplementedError
+
+    def on_create(self, parent: etree.Element) -> etree.Element:
+        holder = etree.SubElement(parent, "div", {"class": self.NAME})
+        holder.text = self.md.htmlStash.store(self.html())
+        return holder
+
+
+def summary_of(snippet: Snippet) -> str:
+    """What the snippet's block says of it in the page's language, else the docstring's first line."""
+    words = summaries(page().language).get(snippet.qualified)
+    if words:
+        return escape(words)
+    return f'<span lang="en">{escape(snippet.docstring.split(chr(10))[0])}</span>'
+
+
+def link_to(snippet: Snippet) -> str:
+    """Where the snippet is shown, relative to the page being rendered."""
+    here = page()
+    home = article(snippet.topic, here.language)
+    target = f"{here.to_root}{home.url}#{anchor(snippet)}" if home else ""
+    return f'<a href="{target}"><code>{escape(snippet.name)}</code></a>'
+
+
+class EvidenceBlock(Listing):
+    """`/// evidence | topic`: what was proved on this page, against what, how closely."""
+
+    NAME = "evidence"
+    ARGUMENT = True
+
+    def html(self) -> str:
+        here, topic = page(), self.argument
+        if topic not in topics():
+            raise here.error(f"unknown topic {topic!r}", f"topics: {', '.join(topics())}", topic)
+        heads = "".join(
+            f'<th scope="col">{here.say(key)}</th>'
+            for key in ("snippet", "state", "reference", "values_compared", "max_abs")
+        )
+        rows = []
+        for snippet in snippets_of(topic):
+            found = evidence.standing(snippet)
+            seen = found.record.get("references", [])
+            names = list(dict.fromkeys(reference_name(r["reference"]) for r in seen))
+            tests = count_tests(len(found.record.get("tests", [])))
+            rows.append(
+                f"<tr><td>{link_to(snippet)}</td><td>{badge(found.state)}<br><small>{tests}</small></td>"
+                f'<td>{"<br>".join(names) or "–"}</td><td class="number">{sum(r["values"] for r in seen):,}</td>'
+                f'<td class="number">{error_text(max((r["max_abs"] for r in seen), default=0.0)) if seen else "–"}</td></tr>'
+            )
+        return (
+            f"<p>{totals_text('evidence_total', [topic])}</p>"
+            f'<div class="measured-table"><table tabindex="0"><thead><tr>{heads}</tr></thead>'
+            f"<tbody>{''.join(rows)}</tbody></table></div>"
+        )
+
+
+def totals_text(key: str, names: list[str]) -> str:
+    """Totals over topics, in words."""
+    standings = [evidence.standing(s) for topic in names for s in snippets_of(topic)]
+    seen = [r for found in standings for r in found.record.get("references", [])]
+    tests = {test for found in standings for test in found.record.get("tests", [])}
+    return page().say(
+        key,
+        topics=len(names),
+        count=len(standings),
+        tests=len(tests),
+        verified=sum(found.state == evidence.VERIFIED for found in standings),
+        references=len({r["reference"] for r in seen}),
+        values=f"{sum(r['values'] for r in seen):,}",
+    )
+
+
+class TotalsBlock(Listing):
+    """`/// totals`: what the whole site can prove, for the home page."""
+
+    NAME = "totals"
+
+    def html(self) -> str:
+        return f"<p>{totals_text('site_total', topics())}</p>"
+
+
+class TopicsBlock(Listing):
+    """`/// topics`: a card a topic."""
+
+    NAME = "topics"
+
+    def html(self) -> str:
+        here, cards = page(), []
+        for topic in topics():
+            home = article(topic, here.language)
+            if home is None:
+                continue
+            count = len(snippets_of(topic))
+            verified = sum(evidence.standing(s).state == evidence.VERIFIED for s in snippets_of(topic))
+            cards.append(
+                f'<li><a href="{here.to_root}{home.url}"><strong>{escape(home.title)}</strong>'
+                f"<span>{escape(str(home.meta.get('description', '')))}</span>"
+                f'<span class="topic-proof">{verified}/{count} {here.say("state_verified")}</span></a></li>'
+            )
+        return f'<ul class="topic-cards">{"".join(cards)}</ul>'
+
+
+class CatalogueBlock(Listing):
+    """`/// catalogue`: every snippet by topic, filterable."""
+
+    NAME = "catalogue"
+
+    def html(self) -> str:
+        here = page()
+        parts = [
+            f'<p class="catalogue-filter" hidden><label for="catalogue-filter">{here.say("filter")}</label> '
+            f'<input id="catalogue-filter" type="search" placeholder="{here.say("filter_hint")}" autocomplete="off"> '
+            f'<span role="status" data-template="{here.say("filter_count", count="#")}"></span></p>'
+        ]
+        heads = "".join(f'<th scope="col">{here.say(key)}</th>' for key in ("snippet", "summary", "state"))
+        for topic in topics():
+            home = article(topic, here.language)
+            title = escape(home.title if home else topic)
+            rows = "".join(
+                f'<tr data-entry="{_searched(s)}"><td>{link_to(s)}</td>'
+                f"<td>{summary_of(s)}</td><td>{badge(evidence.standing(s).state)}</td></tr>"
+                for s in snippets_of(topic)
+            )
+            parts.append(
+                f'<section><h2 id="{topic.replace("_", "-")}">{title}</h2>'
+                f'<p><a href="{here.to_root}snippets/{topic}.py" download>{here.say("download_module")} '
+                f"(<code>{topic}.py</code>)</a></p>"
+                f'<div class="measured-table"><table tabindex="0"><thead><tr>{heads}</tr></thead>'
+                f"<tbody>{rows}</tbody></table></div></section>"
+            )
+        return "".join(parts)
+
+
+def _searched(snippet: Snippet) -> str:
+    """What the catalogue's filter looks through."""
+    words = summaries(page().language).get(snippet.qualified, "")
+    return escape(f"{snippet.qualified} {words} {snippet.docstring}".lower())
+
+
+class GlossaryBlock(Listing):
+    """`/// glossary`: every term with its names in both languages."""
+
+    NAME = "glossary"
+
+    def html(self) -> str:
+        here = page()
+        other = next(language for language in LANGUAGES if language != here.language)
+        entries = []
+        for term in sorted(glossary().values(), key=lambda t: t.names["en"].lower()):
+            home = article(term.topic, here.language) if term.topic else None
+            also = here.say("list_separator").join(
+                f'<span lang="{language}">{escape(alias)}</span>'
+                for language in (here.language, other)
+                for alias in term.aliases[language]
+            )
+            entries.append(
+                f'<dt id="{term.id}">{escape(term.names[here.language])} '
+                f'<span class="other-name" lang="{other}">{escape(term.names[other])}</span></dt>'
+                f"<dd>{escape(term.definitions[here.language])}"
+                + (
+                    f' <span class="also">{here.say("also_called")}{here.say("colon")}{also}</span>'
+                    if also
+                    else ""
+                )
+                + (f' <a href="{here.to_root}{home.url}">{escape(home.title)}</a>' if home else "")
+                + "</dd>"
+            )
+        return f"<dl>{''.join(entries)}</dl>"
+
+
+class NotebookBlock(Listing):
+    """`/// notebook | topic`: where to read it and where to get it."""
+
+    NAME = "notebook"
+    ARGUMENT = True
+
+    def html(self) -> str:
+        here, slug = page(), self.argument.replace("_", "-")
+        if self.argument not in topics():
+            raise here.error(
+                f"unknown topic {self.argument!r}", f"topics: {', '.join(topics())}", self.argument
+            )
+        base = f"{here.to_root}notebooks/{slug}"
+        return (
+            f'<p><a class="md-button" href="{base}/">{here.say("open_notebook")}</a> '
+            f'<a class="md-button" href="{base}/{slug}.ipynb" download>{here.say("download_notebook")}</a></p>'
+        )

@@ -1,0 +1,105 @@
+"""Evidence as a reader sees it: one quiet line under each snippet, the whole table behind it."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from scripts.markdown.context import page
+from scripts.pipeline import evidence
+from scripts.pipeline.source import Snippet
+
+
+def evidence_line(snippet: Snippet) -> str:
+    """The `<details>` under a snippet: state, tests, largest error, versions."""
+    here = page()
+    found = evidence.standing(snippet)
+    parts = [badge(found.state)]
+    if found.record:
+        parts += [count_tests(len(found.record["tests"])), *_worst(found.record), _versions(snippet)]
+    elif found.reason:
+        parts.append(escape(found.reason) if here.preview else "")
+    summary = '<span class="dot"> · </span>'.join(part for part in parts if part)
+    body = _table(snippet, found.record) if found.record else ""
+    return f'<details class="proof proof-{found.state}"><summary>{summary}</summary>{body}</details>'
+
+
+def badge(state: str) -> str:
+    return f'<span class="state state-{state}">{page().say(f"state_{state}")}</span>'
+
+
+def count_tests(count: int) -> str:
+    return page().say("tests_count_one" if count == 1 else "tests_count", count=count)
+
+
+def error_text(error: float) -> str:
+    """1.2e-07 as 1.2 × 10⁻⁷, an exact zero as 0."""
+    if error == 0:
+        return "0"
+    digits, exponent = f"{error:.1e}".split("e")
+    power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits} × 10{power}"
+
+
+def reference_name(reference: str, html: bool = True) -> str:
+    """`torch.…conv2d` as code; "brute force: …" in the reader's language."""
+    kind, colon, rest = reference.partition(": ")
+    if colon:
+        label = page().say(kind.replace(" ", "_"))
+        return f'{label} (<span lang="en">{escape(rest)}</span>)' if html else label
+    return f"<code>{escape(reference)}</code>"
+
+
+def _worst(record: dict[str, Any]) -> list[str]:
+    """The least flattering comparison of all, for the summary."""
+    if not record["references"]:
+        return []
+    worst = max(record["references"], key=lambda seen: seen["max_abs"])
+    libraries = [seen for seen in record["references"] if ":" not in seen["reference"]]
+    if worst["max_abs"] == 0:
+        chosen = (libraries or record["references"])[0]
+        return [page().say("exact_agreement", reference=reference_name(chosen["reference"], html=False))]
+    return [
+        page().say(
+            "largest_error",
+            error=error_text(worst["max_abs"]),
+            reference=reference_name(worst["reference"], html=False),
+        )
+    ]
+
+
+def _versions(snippet: Snippet) -> str:
+    versions = evidence.load(snippet.topic)["versions"]
+    return f"torch {versions['torch']}"
+
+
+def _table(snippet: Snippet, record: dict[str, Any]) -> str:
+    here = page()
+    heads = "".join(
+        f'<th scope="col">{here.say(key)}</th>'
+        for key in ("reference", "dtype", "cases", "values_compared", "max_abs", "max_rel", "tolerance")
+    )
+    rows = "".join(
+        f"<tr><td>{reference_name(seen['reference'])}</td><td>{seen['dtype']}</td><td>{seen['cases']}</td>"
+        f"<td>{seen['values']}</td><td>{error_text(seen['max_abs'])}</td><td>{error_text(seen['max_rel'])}</td>"
+        f"<td>{error_text(seen['atol'])}</td></tr>"
+        for seen in record["references"]
+    )
+    tests = "".join(f"<li><code>{escape(test.split('::')[-1])}</code></li>" for test in record["tests"])
+    topic = evidence.load(snippet.topic)
+    versions = ", ".join(f"{name} {version}" for name, version in topic["versions"].items())
+    lines = record["lines"]
+    branches = record["branches"]
+    lines_text = here.say(
+        "lines_executed",
+        lines=f"{lines['executed']}/{lines['executed'] + len(lines['missing'])}",
+        branches=f"{branches['executed']}/{branches['executed'] + len(branches['missing'])}",
+    )
+    return (
+        f'<div class="proof-body"><div class="proof-scroll" tabindex="0"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div><p>{lines_text}</p>"
+        f'<p>{here.say("tests_ran")} (<a href="{here.to_root}snippets/test_{snippet.topic}.py">{here.say("test")}</a>)</p>'
+        f'<ul class="proof-tests" lang="en">{tests}</ul>'
+        f"<p>{here.say('ran_on', date=topic['date'], commit=topic['commit'] or '–')} · Python {topic['python']}, {versions}"
+        f" · {here.say('source_hash', hash=record['hash'])}</p></div>"
+    )

@@ -1,0 +1,100 @@
+"""`/// snippet | topic.name`: a tested definition, its two copies and its evidence."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as etree
+from difflib import get_close_matches
+from html import escape
+from typing import Any
+
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+from pymdownx.blocks.block import Block, type_string
+
+from scripts.markdown.context import page
+from scripts.markdown.proof import evidence_line
+from scripts.pipeline.source import Snippet, all_snippets, find_snippet
+
+
+def _line_numbers(value: Any) -> str:
+    return str(value)  # YAML reads a single line number as an integer
+
+
+class SnippetBlock(Block):
+    """Shows a snippet by its qualified name.
+
+    `summary: …` says in the page's language what it does, for the catalogue;
+    `lines: 3-5 8` highlights lines of it.
+    """
+
+    NAME = "snippet"
+    ARGUMENT = True
+    OPTIONS = {"summary": ("", type_string), "lines": ("", _line_numbers)}
+
+    def on_markdown(self) -> str:
+        return "raw"
+
+    def on_create(self, parent: etree.Element) -> etree.Element:
+        name = self.argument
+        snippet = find_snippet(name)
+        if snippet is None:
+            near = get_close_matches(name, all_snippets(), n=1)
+            raise page().error(
+                f"unknown snippet {name!r}",
+                f"did you mean {near[0]!r}?" if near else "see the catalogue",
+                name,
+            )
+        holder = etree.SubElement(
+            parent, "div", {"class": "snippet", "data-snippet": name, "id": anchor(snippet)}
+        )
+        holder.text = self.md.htmlStash.store(render(snippet, self._highlighted(snippet)))
+        return holder
+
+    def on_end(self, block: etree.Element) -> None:
+        if len(block):
+            raise page().error("text inside a snippet block", "write it before the block", self.argument)
+
+    def _highlighted(self, snippet: Snippet) -> list[int]:
+        last = snippet.source.count("\n")
+        numbers: list[int] = []
+        for part in re.findall(r"\d+(?:-\d+)?", self.options["lines"]):
+            first, _, end = part.partition("-")
+            numbers += range(int(first), int(end or first) + 1)
+        if numbers and max(numbers) > last:
+            raise page().error(
+                f"{snippet.qualified} has {last} lines, line {max(numbers)} is asked for",
+                "correct `lines`",
+                snippet.qualified,
+            )
+        return numbers
+
+
+def anchor(snippet: Snippet) -> str:
+    return "code-" + snippet.name.replace(".", "-")
+
+
+def render(snippet: Snippet, highlighted: list[int]) -> str:
+    here = page()
+    topic, name = snippet.topic, escape(snippet.name)
+    return f"""<div class="snippet-head">
+<a class="snippet-name" href="#{anchor(snippet)}"><code>{name}</code></a>
+<span class="snippet-links"><a href="{here.to_root}snippets/{topic}.py">{here.say("module")}</a>
+<a href="{here.to_root}snippets/test_{topic}.py">{here.say("test")}</a></span>
+<span class="snippet-copies"><button type="button" data-copy="snippet">{here.say("copy_snippet")}</button>
+<button type="button" data-copy="standalone"
+ title="{here.say("copy_standalone_hint")}">{here.say("copy_standalone")}</button></span>
+</div>
+{_highlight(snippet, highlighted)}<template data-standalone>{escape(snippet.stand_alone, quote=False)}</template>
+{evidence_line(snippet)}"""
+
+
+def _highlight(snippet: Snippet, lines: list[int]) -> str:
+    """Coloured code whose text content is the source, byte for byte; each line is an anchor."""
+    formatter = HtmlFormatter(cssclass="highlight", wrapcode=True, linespans=anchor(snippet), hl_lines=lines)
+    html: str = highlight(snippet.source, PythonLexer(stripnl=False, ensurenl=False), formatter)
+    label = escape(page().say("code_of", name=snippet.name))
+    return html.replace(
+        "<pre><span></span><code>", f'<pre tabindex="0" role="group" aria-label="{label}"><code>', 1
+    )
