@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from scripts.pipeline import experiment, figure, notebook, translations
+from scripts.pipeline import evidence, experiment, figure, gates, notebook, translations
 from scripts.pipeline.pages import Page, article, page_pairs, pages, summaries
 from scripts.pipeline.paths import DOCS, LANGUAGES, SNIPPETS, ContentError, relative, topics
 from scripts.pipeline.source import snippets_of
@@ -252,6 +252,12 @@ def same_book() -> Faults:
                 )
 
 
+def tests_assert() -> Faults:
+    for topic in topics():
+        if evidence.test_file(topic).is_file():
+            yield from gates.tests_without_assertion(evidence.test_file(topic))
+
+
 RULES: list[Callable[[], Faults]] = [
     no_code_in_pages,
     topics_are_complete,
@@ -263,5 +269,6 @@ RULES: list[Callable[[], Faults]] = [
     terms_at_first_use,
     glossary_is_used,
     same_book,
+    tests_assert,
     translations.drifted,
 ]

@@ -7,115 +7,28 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from scripts.pipeline import gates
 from scripts.pipeline.paths import BUILD, ROOT, SNIPPETS, TESTS, relative, writing
 from scripts.pipeline.source import Snippet, snippets_of
 
 EVIDENCE = BUILD / "evidence"
-WIDEST = 100  # a tolerance may be this many times the largest error seen
-ROUNDING = 64  # … or this many units in the last place, whichever is more
+WIDEST = 100  # a tolerance may be this many times the largest error seen, or what rounding explains
 
 VERIFIED, UNVERIFIED, FAILING = "verified", "unverified", "failing"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One call of `agrees_with`."""
-
-    test: str
-    snippet: str
-    reference: str
-    dtype: str
-    max_abs: float
-    max_rel: float
-    atol: float
-    rtol: float
-    floor: float  # the error that rounding alone explains, for this dtype and magnitude
-    count: int
-    within: bool
-    complaint: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def compare(
-    test: str, snippet: Any, reference: str, ours: Any, theirs: Any, atol: float, rtol: float
-) -> Comparison:
-    """Measure how far `ours` is from `theirs`, elementwise, NaN equal to NaN."""
-    import numpy as np
-
-    name = getattr(snippet, "__qualname__", str(snippet)).split(".")[0]
-    a, dtype, eps = _array(ours)
-    b, _, _ = _array(theirs)
-
-    def seen(max_abs: float, max_rel: float, floor: float, complaint: str = "") -> Comparison:
-        return Comparison(
-            test,
-            name,
-            reference,
-            dtype,
-            max_abs,
-            max_rel,
-            atol,
-            rtol,
-            floor,
-            int(a.size),
-            not complaint,
-            complaint,
-        )
-
-    if a.shape != b.shape:
-        return seen(float("inf"), float("inf"), 0.0, f"shape {a.shape}, but {reference} has {b.shape}")
-    if a.dtype.kind not in "fc" and b.dtype.kind not in "fc":
-        equal = a == b
-        wrong = int(a.size - np.count_nonzero(equal))
-        return seen(
-            float(wrong),
-            float(wrong),
-            0.0,
-            f"{wrong} of {a.size} values differ from {reference}" if wrong else "",
-        )
-    wide = np.complex128 if "c" in (a.dtype.kind, b.dtype.kind) else np.float64
-    a, b = a.astype(wide), b.astype(wide)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.where(same, 0.0, np.abs(a - b))
-        size = np.abs(b)
-        relative_error = np.where(same, 0.0, error / size)
-        bad = ~same & ~(error <= atol + rtol * size)
-    finite = size[np.isfinite(size)]
-    scale = float(finite.max()) if finite.size else 0.0
-    worst = float(error.max()) if error.size else 0.0
-    text = f"off by {worst:.3g} from {reference} (atol={atol:g}, rtol={rtol:g})" if bad.any() else ""
-    return seen(worst, float(relative_error.max()) if error.size else 0.0, ROUNDING * eps * scale, text)
-
-
-def _array(value: Any) -> tuple[Any, str, float]:
-    """The value as an array, its dtype's name and the machine epsilon of that dtype."""
-    import numpy as np
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        dtype = str(value.dtype).removeprefix("torch.")
-        eps = torch.finfo(value.dtype).eps if value.dtype.is_floating_point else 0.0
-        wide = value.detach().cpu()
-        return (wide.double() if wide.is_floating_point() else wide).numpy(), dtype, eps
-    array = np.asarray(value)
-    eps = float(np.finfo(array.dtype).eps) if array.dtype.kind in "fc" else 0.0
-    return array, str(array.dtype), eps
 
 
 def test_file(topic: str) -> Path:
@@ -145,6 +58,7 @@ def first_failure(topic: str) -> str:
 def collect(topic: str) -> int:
     """Run the topic's tests, write its evidence, return pytest's exit status."""
     EVIDENCE.mkdir(parents=True, exist_ok=True)
+    tested = snippets_of(topic)  # as they stand now: an edit during the run must not inherit its proof
     with tempfile.TemporaryDirectory(dir=EVIDENCE) as folder:
         record, report = Path(folder, "record.json"), Path(folder, "coverage.json")
         rc = Path(folder, "coveragerc")
@@ -153,34 +67,54 @@ def collect(topic: str) -> int:
             "[json]\nshow_contexts = true\n",
             encoding="utf-8",
         )
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            relative(test_file(topic)),
-            "-q",
-            "--tb=short",
-            "--no-header",
-            "-p",
-            "no:cacheprovider",
-            f"--record={record}",
+        coverage_options = [
             f"--cov=snippets.{topic}",
             "--cov-branch",
             "--cov-context=test",
             f"--cov-config={rc}",
             f"--cov-report=json:{report}",
         ]
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        run = _pytest(topic, f"--record={record}", *coverage_options)
         log = run.stdout + run.stderr
-        writing(log_path(topic), log)
         seen = json.loads(record.read_text()) if record.is_file() else {"outcomes": {}, "comparisons": []}
         coverage = json.loads(report.read_text()) if report.is_file() else {"files": {}}
-        evidence = _evidence(topic, seen, coverage)
+        evidence = _evidence(topic, tested, seen, coverage)
+        if run.returncode == 0:
+            log += _find_vacuous(topic, evidence, Path(folder))
+        writing(log_path(topic), log)
         writing(path(topic), json.dumps(evidence, indent=1, ensure_ascii=False) + "\n")
     return run.returncode
 
 
-def _evidence(topic: str, seen: dict[str, Any], coverage: dict[str, Any]) -> dict[str, Any]:
+def _pytest(topic: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", relative(test_file(topic)), "-q", "--tb=short", "--no-header"]
+    command += ["-p", "no:cacheprovider", *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def _find_vacuous(topic: str, evidence: dict[str, Any], folder: Path) -> str:
+    """Note the tests that pass whichever of the snippets they execute is hollow; return pytest's output."""
+    plan, result = folder / "plan.json", folder / "hollow.json"
+    tests = {name: entry["tests"] for name, entry in evidence["snippets"].items()}
+    plan.write_text(
+        json.dumps({"module": f"snippets.{topic}", "snippets": tests, "result": str(result)}),
+        encoding="utf-8",
+    )
+    run = _pytest(topic, f"--hollow={plan}")
+    passing = json.loads(result.read_text(encoding="utf-8"))
+    for entry in evidence["snippets"].values():
+        entry["vacuous"] = [
+            test
+            for test in entry["tests"]
+            if all(test in passing[name] for name, theirs in tests.items() if test in theirs)
+        ]
+    return run.stdout + run.stderr
+
+
+def _evidence(
+    topic: str, tested: list[Snippet], seen: dict[str, Any], coverage: dict[str, Any]
+) -> dict[str, Any]:
     lines: dict[str, Any] = next(iter(coverage["files"].values()), {})
     libraries = {"torch", "numpy"} | {
         c["reference"].split(".")[0] for c in seen["comparisons"] if ":" not in c["reference"]
@@ -191,7 +125,7 @@ def _evidence(topic: str, seen: dict[str, Any], coverage: dict[str, Any]) -> dic
         "versions": {name: _version(name) for name in sorted(libraries)},
         "commit": _git("rev-parse", "--short", "HEAD"),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "snippets": {s.name: _about(s, seen, lines) for s in snippets_of(topic)},
+        "snippets": {s.name: _about(s, seen, lines) for s in tested},
     }
 
 
@@ -297,13 +231,15 @@ def _gap(snippet: Snippet, record: dict[str, Any]) -> str:
     """What is still missing before a snippet may be called verified."""
     if not record["tests"]:
         return "no test executes it"
+    if record.get("vacuous"):
+        return f"{record['vacuous'][0]} passes even when the snippet returns nothing"
     if record["lines"]["missing"]:
         return (
             f"{relative(SNIPPETS / snippet.topic)}.py:{record['lines']['missing'][0]} is executed by no test"
         )
     if record["branches"]["missing"]:
         return f"the branch {record['branches']['missing'][0]} is taken by no test"
-    if not record["references"]:
+    if not any(gates.independent(seen["reference"], snippet) for seen in record["references"]):
         return "no independent reference"
     for seen in record["references"]:
         allowed = max(WIDEST * seen["max_abs"], seen["floor"])

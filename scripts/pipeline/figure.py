@@ -245,6 +245,6 @@ def _text_boxes(fig: Figure) -> Iterator[tuple[str, Any]]:
                 drawn = [t for t in axis.get_ticklabels() if t.get_text()]
                 yield axis.get_label_text() or " ".join(t.get_text() for t in drawn), box
     for text in fig.findobj(Text):
-        if isinstance(text, Text) and id(text) not in of_ticks:
-            if text.get_visible() and text.get_text().strip():
-                yield text.get_text(), text.get_window_extent()
+        shown = isinstance(text, Text) and text.get_visible() and id(text) not in of_ticks
+        if shown and text.get_text().strip():
+            yield text.get_text(), text.get_window_extent()

@@ -97,7 +97,11 @@ def _execute(path: Path, notebook: Any) -> None:
 
     with tempfile.TemporaryDirectory() as elsewhere:
         client = NotebookClient(
-            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": elsewhere}}
+            notebook,
+            kernel_name="python3",
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            timeout=300,
+            resources={"metadata": {"path": elsewhere}},
         )
         try:
             client.execute()

@@ -7,7 +7,9 @@ concerned are rendered again and open pages reload.
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -55,17 +57,20 @@ class Worker:
 
     def restart(self) -> None:
         self.stop()
+        # A session of its own, so that stopping it stops the training it started too.
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "scripts.pipeline", "update", "--keep-going"], cwd=ROOT
+            [sys.executable, "-m", "scripts.pipeline", "update", "--keep-going"],
+            cwd=ROOT,
+            start_new_session=True,
         )
 
     def stop(self) -> None:
         if self.process and self.process.poll() is None:
-            self.process.terminate()
+            os.killpg(self.process.pid, signal.SIGTERM)
             try:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
-                self.process.kill()
+                os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from scripts.pipeline import check, evidence, figure, notebook, tasks, translations
+from scripts.pipeline import check, evidence, exports, figure, notebook, tasks, translations
 from scripts.pipeline.pages import article, pages, summaries
 from scripts.pipeline.paths import (
     BUILD,
@@ -182,6 +182,9 @@ def finish(target: Path) -> None:
         # A host shows its 404 page at any depth, so its links start at the root of the host.
         writing(target / path.name, text.replace("__ROOT__", urlsplit(root_url()).path))
     writing(target / "snippets.json", json.dumps(catalogue(), indent=1, ensure_ascii=False) + "\n")
+    writing(target / "llms.txt", exports.llms_txt())
+    writing(target / "proven-dl.code-snippets", exports.editor_snippets())
+    writing(target / "snippets.zip", exports.modules_zip())
     writing(target / ".nojekyll", "")
     for licence in ("LICENSE",):
         writing(target / licence, (ROOT / licence).read_bytes())
@@ -244,6 +247,8 @@ def build() -> None:
     for number, language in enumerate(LANGUAGES, 1):
         click.echo(f"[{number}/{len(LANGUAGES)}] rendering {language}")
         render(language, ASIDE)
+        for page in pages(language):
+            writing(ASIDE / language / f"{page.name}.md", exports.markdown_twin(page))
     finish(ASIDE)
     swap(ASIDE)
     count = sum(p.is_file() for p in SITE.rglob("*"))

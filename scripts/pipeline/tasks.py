@@ -132,7 +132,8 @@ def task_notebook() -> Iterator[Task]:
 
 def task_evidence() -> Iterator[Task]:
     """Run each topic's tests and keep what they showed."""
-    shared = [TESTS / "snippets" / "conftest.py", SCRIPTS / "pipeline" / "evidence.py"]
+    shared = [TESTS / "snippets" / "conftest.py"]
+    shared += [SCRIPTS / "pipeline" / f"{name}.py" for name in ("evidence", "comparison", "gates")]
     for topic in topics():
         yield {
             "name": topic,

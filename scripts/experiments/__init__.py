@@ -1,0 +1,1 @@
+"""Measurements: one module a topic, one `@experiment` function a result."""

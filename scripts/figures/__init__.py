@@ -1,0 +1,1 @@
+"""Drawings: one module a topic, one `@figure` function a figure."""
