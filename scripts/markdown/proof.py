@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from html import escape
 from typing import Any
 
@@ -85,7 +86,12 @@ def _table(snippet: Snippet, record: dict[str, Any]) -> str:
         f"<td>{error_text(seen['atol'])}</td></tr>"
         for seen in record["references"]
     )
-    tests = "".join(f"<li><code>{escape(test.split('::')[-1])}</code></li>" for test in record["tests"])
+    # One entry a test function, with the number of cases it was run on.
+    functions = Counter(test.split("::")[-1].split("[")[0] for test in record["tests"])
+    tests = "".join(
+        f"<li><code>{escape(name)}</code>{f' × {count}' if count > 1 else ''}</li>"
+        for name, count in functions.items()
+    )
     topic = evidence.load(snippet.topic)
     versions = ", ".join(f"{name} {version}" for name, version in topic["versions"].items())
     lines = record["lines"]

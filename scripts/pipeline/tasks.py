@@ -161,7 +161,8 @@ class Progress(ConsoleReporter):
     desc = "progress with counts and times"
 
     def initialize(self, tasks: dict[str, Any], selected_tasks: list[str]) -> None:
-        self.total = sum(bool(task.actions) for task in tasks.values())
+        wanted = set(selected_tasks) | {d for name in selected_tasks for d in tasks[name].task_dep}
+        self.total = sum(bool(task.actions) for name, task in tasks.items() if name in wanted)
         self.done = 0
         self.started: dict[str, float] = {}
         self.failed: list[str] = []

@@ -1,0 +1,1 @@
+"""Code that readers copy: one module a topic."""
