@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve build test lint check confirm new-topic pins clean
+.PHONY: help setup serve build test mutants lint check confirm new-topic pins clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: $(READY) lint  ## Every test: snippets with evidence, experiments, build, 
 	@$(RUN) scripts.pipeline update evidence --always --keep-going
 	@$(RUN) scripts.pipeline build
 	@$(RUN) pytest --ignore=tests/snippets
+
+mutants: $(READY)  ## Plant bugs in changed snippets; each must be caught or explained (minutes)
+	@$(RUN) scripts.pipeline mutants
 
 lint: $(READY)  ## Style, types, spelling and typography
 	@$(RUN) ruff check

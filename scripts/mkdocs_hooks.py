@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from mkdocs.structure.toc import AnchorLink
 from mkdocs.utils import get_relative_url
 
 from scripts.markdown import context
@@ -60,7 +62,17 @@ def _to_root(page: Page) -> str:
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    return notebook.lighten(html) if page.file.src_uri.endswith(".ipynb") else html
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+    for number, entry in enumerate(_entries(page.toc)):
+        entry.id = notebook.heading_id(number)
+    return notebook.lighten(html)
+
+
+def _entries(toc: Iterable[AnchorLink]) -> Iterator[AnchorLink]:
+    for entry in toc:
+        yield entry
+        yield from _entries(entry.children)
 
 
 def on_env(env: Any, config: MkDocsConfig, files: Files) -> Any:

@@ -159,6 +159,7 @@ def dilated_conv2d(
     Raises ValueError if the shapes do not fit.
 
     Example:
+        >>> import torch
         >>> x = torch.arange(25.0).reshape(1, 1, 5, 5)
         >>> dilated_conv2d(x, torch.ones(1, 1, 3, 3), dilation=2)  # every other pixel
         tensor([[[[108.]]]])
@@ -202,6 +203,7 @@ def dilate_kernel(weight: Tensor, dilation: int | Sequence[int]) -> Tensor:
     Raises ValueError if dilation has another length or a number below 1.
 
     Example:
+        >>> import torch
         >>> dilate_kernel(torch.tensor([[1, 2], [3, 4]]), dilation=(2, 3))
         tensor([[1, 0, 0, 2],
                 [0, 0, 0, 0],
@@ -225,9 +227,9 @@ def dilate_kernel(weight: Tensor, dilation: int | Sequence[int]) -> Tensor:
 def contribution_map(kernel_size: int, dilations: Sequence[int]) -> Tensor:
     """How many paths lead from each input pixel to one output pixel of a stack.
 
-    Square kernels, stride 1. Returns int64 (RF, RF): 0 marks a pixel that is never
-    seen, and the sum is kernel_size ** (2 * layers). The map is also the gradient of
-    the output pixel if all weights are 1.
+    Square kernels, stride 1. Returns int64 (RF, RF): 0 marks a pixel that this output
+    does not see, and the sum is kernel_size ** (2 * layers). The map is also the
+    gradient of the output pixel if all weights are 1.
     Raises ValueError if an argument is below 1 or a count exceeds int64.
 
     Example:
@@ -367,6 +369,7 @@ def space_to_batch_conv(
     Raises ValueError if the shapes do not fit.
 
     Example:
+        >>> import torch
         >>> x, weight = torch.rand(1, 2, 9, 9), torch.rand(3, 2, 3, 3)
         >>> same = F.conv2d(x, weight, padding=2, dilation=2)
         >>> y = space_to_batch_conv(x, weight, dilation=2, padding=2)
@@ -405,6 +408,7 @@ class CausalConv1d(nn.Conv1d):
     Raises ValueError if an argument is below 1 or the shape of x does not fit.
 
     Example:
+        >>> import torch
         >>> layer = CausalConv1d(1, 1, kernel_size=2, dilation=4)
         >>> x = torch.zeros(1, 1, 8, requires_grad=True)
         >>> layer(x)[0, 0, 6].backward()

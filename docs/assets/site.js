@@ -66,9 +66,16 @@ document.addEventListener("click", function (event) {
 
 function readingAt() {
   const heads = [...document.querySelectorAll("article h2[id], article h3[id]")];
-  const passed = heads.filter((head) => head.getBoundingClientRect().top < innerHeight / 3);
+  const passed = heads.filter((head) => head.getBoundingClientRect().top < 100);
   return passed.length && scrollY > 0 ? "#" + passed[passed.length - 1].id : "";
 }
+
+// Search: Material listens for keys only, and so misses text that is pasted or composed.
+document.addEventListener("input", function (event) {
+  if (event.target.matches("[data-md-component=search-query]")) {
+    event.target.dispatchEvent(new KeyboardEvent("keyup", { bubbles: true }));
+  }
+});
 
 // Catalogue: filter rows by name or docstring.
 const filter = document.getElementById("catalogue-filter");

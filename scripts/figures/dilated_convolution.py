@@ -237,7 +237,11 @@ def contribution_maps(canvas: Canvas, gridding: dict[str, Any]) -> Figure:
         for line in range(side + 1):
             for draw in (axes.hlines, axes.vlines):
                 draw(line - reach, -reach, reach, color=colors.surface, linewidth=0.5, zorder=3)
-        axes.set(xlim=(-window / 2, window / 2), ylim=(window / 2, -window / 2), facecolor=colors.faint)
+        axes.set(xlim=(-window / 2, window / 2), ylim=(window / 2, -window / 2))
+        outline = Rectangle(
+            (-reach, -reach), side, side, fill=False, edgecolor=colors.ink, linewidth=1.2, zorder=4
+        )
+        axes.add_patch(outline)
         seen, share = gridding[f"seen_{name}"], gridding[f"rates_{name}"]
         rates = name.replace("_", ", ")
         axes.set_title(
@@ -256,9 +260,15 @@ def contribution_maps(canvas: Canvas, gridding: dict[str, Any]) -> Figure:
         handles=[
             Patch(
                 color=colors.accents[1],
-                label=canvas.say(zh="在感受野内，却从未被看到", en="in the receptive field, yet never seen"),
+                label=canvas.say(
+                    zh="在感受野内，这个输出却看不到", en="in the field, not seen by this output"
+                ),
             ),
-            Patch(color=colors.faint, label=canvas.say(zh="感受野之外", en="outside it")),
+            Patch(
+                facecolor=colors.surface,
+                edgecolor=colors.ink,
+                label=canvas.say(zh="感受野的边界", en="bounds of the receptive field"),
+            ),
         ],
         loc="outside upper center",
         ncols=2,
@@ -429,10 +439,10 @@ def dilation_cost(canvas: Canvas, cost: dict[str, Any]) -> Figure:
             axes.annotate(
                 f"{value:.2f}",
                 (place + shift, value),
-                (0, -9 if shift < 0 else 9),
+                (-8 if shift < 0 else 8, 0),
                 textcoords="offset points",
-                ha="center",
-                va="top" if shift < 0 else "bottom",
+                ha="right" if shift < 0 else "left",
+                va="center",
                 color=color,
             )
     axes.axhline(1, color=colors.muted, linewidth=1, linestyle=":")

@@ -8,7 +8,7 @@ from html import escape
 from pymdownx.blocks.block import Block
 
 from scripts.markdown.context import page
-from scripts.markdown.proof import badge, count_tests, error_text, reference_name
+from scripts.markdown.proof import badge, count_tests, error_text, least_flattering, reference_name
 from scripts.markdown.snippets import anchor
 from scripts.pipeline import evidence
 from scripts.pipeline.pages import article, summaries
@@ -65,10 +65,12 @@ class EvidenceBlock(Listing):
             seen = found.record.get("references", [])
             names = list(dict.fromkeys(reference_name(r["reference"]) for r in seen))
             tests = count_tests(len(found.record.get("tests", [])))
+            error = error_text(least_flattering(seen)["max_abs"]) if seen else "–"
+            values = sum(r["values"] for r in seen)
             rows.append(
                 f"<tr><td>{link_to(snippet)}</td><td>{badge(found.state)}<br><small>{tests}</small></td>"
-                f'<td>{"<br>".join(names) or "–"}</td><td class="number">{sum(r["values"] for r in seen):,}</td>'
-                f'<td class="number">{error_text(max((r["max_abs"] for r in seen), default=0.0)) if seen else "–"}</td></tr>'
+                f'<td>{"<br>".join(names) or "–"}</td><td class="number">{values:,}</td>'
+                f'<td class="number">{error}</td></tr>'
             )
         return (
             f"<p>{totals_text('evidence_total', [topic])}</p>"

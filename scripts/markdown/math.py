@@ -14,6 +14,8 @@ from markdown.treeprocessors import Treeprocessor
 
 from scripts.markdown.context import page
 
+CLOSING = "，。；：、！？）」』,.;:!?)"
+WORD_JOINER = "\u2060"
 KATEX = Path(__file__).with_name("katex.min.js")
 
 
@@ -32,6 +34,8 @@ class MathTreeprocessor(Treeprocessor):
             element.set("data-search-exclude", "")
             if display:
                 element.set("tabindex", "0")
+            elif (element.tail or "")[:1] in CLOSING and element.tail:
+                element.tail = WORD_JOINER + element.tail  # a line must not begin with a full stop
             element.text = self.md.htmlStash.store(render(tex, display))
 
 

@@ -214,5 +214,11 @@ class TableBlock(Block):
             return f"<td>{escape(self.options['labels'].get(value, value))}</td>"
         if value is None:
             return "<td>–</td>"
-        kind = "" if isinstance(value, bool | list) else ' class="number"'
+        kind = (
+            ""
+            if isinstance(value, bool)
+            else ' class="list"'
+            if isinstance(value, list)
+            else ' class="number"'
+        )
         return f"<td{kind}>{escape(format_value(value, spec, self.argument))}</td>"

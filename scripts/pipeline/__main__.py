@@ -15,7 +15,7 @@ import click
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-from scripts.pipeline import check, serving, site, tasks, topic_template, translations
+from scripts.pipeline import check, mutants, serving, site, tasks, topic_template, translations
 from scripts.pipeline.paths import BUILD, SITE
 
 
@@ -62,6 +62,12 @@ def update(selected: tuple[str, ...], keep_going: bool, always: bool) -> None:
 @main.command(name="check", help="Check pages, snippets' places and translations, without building.")
 def check_() -> None:
     if faults := check.faults():
+        raise site.Refused([fault.message for fault in faults])
+
+
+@main.command(name="mutants", help="Plant bugs in the snippets that changed, and tell which no test notices.")
+def mutants_() -> None:
+    if faults := mutants.run():
         raise site.Refused([fault.message for fault in faults])
 
 

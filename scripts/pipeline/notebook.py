@@ -137,12 +137,17 @@ def lighten(html: str) -> str:
     """A notebook page without what nbconvert inlines in each: styles, scripts, copy widgets.
 
     The site's own style sheet draws notebooks; the scripts would be fetched from other hosts.
+    Headings get ids that do not depend on the language.
     """
-    from bs4 import BeautifulSoup
+    from bs4 import BeautifulSoup, Comment
 
     soup = BeautifulSoup(html, "html.parser")
     for element in soup.select("style, script, .zeroclipboard-container, .jp-Collapser, .anchor-link"):
         element.decompose()
+    for comment in soup.find_all(string=lambda text: isinstance(text, Comment)):
+        comment.extract()
+    for number, heading in enumerate(soup.select("h1, h2, h3")):
+        heading["id"] = heading_id(number)
     for number, code in enumerate(soup.select(".highlight-ipynb pre"), 1):
         code["tabindex"] = "0"
         code["role"] = "group"
@@ -150,3 +155,8 @@ def lighten(html: str) -> str:
     for image in soup.select("img"):
         image["loading"] = "lazy"
     return str(soup)
+
+
+def heading_id(number: int) -> str:
+    """The id of a notebook's heading, counted from the title, which is 0."""
+    return f"part-{number}"

@@ -132,12 +132,14 @@ def render(language: str, target: Path, preview: bool = False) -> None:
     Raises:
         Refused: MkDocs, a plugin or one of our blocks complains.
     """
+    import jieba  # the search plugin's segmenter, whose absence MkDocs would pass over in silence
     from mkdocs.commands.build import build as mkdocs_build
     from mkdocs.config import load_config
     from mkdocs.exceptions import Abort
 
     os.environ["PROVEN_PIPELINE"] = "1"
     os.environ["PROVEN_PREVIEW"] = "1" if preview else "0"
+    jieba.setLogLevel(logging.WARNING)
     with _warnings() as seen:
         try:
             # Not strict: all warnings are gathered and told at once, each in our own form.

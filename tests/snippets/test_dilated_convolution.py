@@ -426,6 +426,8 @@ SHAPES = (
     [
         ((4, 9, 9), (6, 4, 3, 3), None, {},
          SHAPES + r"\(4, 9, 9\), \(6, 4, 3, 3\) and None with groups 1$"),
+        ((1, 4, 9), (6, 4, 3, 3), None, {},
+         SHAPES + r"\(1, 4, 9\), \(6, 4, 3, 3\) and None with groups 1$"),
         ((1, 4, 9, 9), (6, 4, 3), None, {},
          SHAPES + r"\(1, 4, 9, 9\), \(6, 4, 3\) and None with groups 1$"),
         ((1, 4, 9, 9), (6, 3, 3, 3), None, {},
@@ -694,6 +696,19 @@ def test_the_rule_is_the_papers_for_all_small_stacks(agrees_with, kernel_size):
     )
 
 
+def test_the_published_rule_is_exact_for_rates_that_start_at_1_and_never_fall():
+    rising = [rates for rates in STACKS if rates[0] == 1 and list(rates) == sorted(rates)]
+    assert len(rising) > 50
+    assert [satisfies_hdc(3, rates) for rates in rising] == [not has_gridding(3, rates) for rates in rising]
+
+
+def test_a_rate_of_0_is_refused_as_torch_refuses_it():
+    with pytest.raises(RuntimeError, match="dilation should be greater than zero"):
+        F.conv2d(torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 3, 3), dilation=0)
+    with pytest.raises(ValueError, match="got 0"):
+        dilated_conv2d(torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 3, 3), dilation=0)
+
+
 def test_the_papers_examples_pass_and_fail_as_printed():
     assert hdc_max_distance(3, [1, 2, 5]) == 2
     assert satisfies_hdc(3, [1, 2, 5])
@@ -874,6 +889,7 @@ def test_space_to_batch_keeps_gradients_and_takes_strided_views():
         ((3, 9, 9), (5, 3, 3, 3), {},
          r"^expected x \(B, C, H, W\) and weight \(O, C, KH, KW\), "
          r"got \(3, 9, 9\) and \(5, 3, 3, 3\)$"),
+        ((1, 3, 9), (5, 3, 3, 3), {}, r"got \(1, 3, 9\) and \(5, 3, 3, 3\)$"),
         ((1, 3, 9, 9), (5, 3, 3), {}, r"got \(1, 3, 9, 9\) and \(5, 3, 3\)$"),
         ((1, 3, 9, 9), (5, 4, 3, 3), {}, r"got \(1, 3, 9, 9\) and \(5, 4, 3, 3\)$"),
         ((1, 3, 9, 9), (5, 3, 3, 3), {"dilation": 0},
@@ -964,7 +980,7 @@ def test_a_causal_layer_refuses_impossible_arguments(arguments, message):
         CausalConv1d(*arguments)
 
 
-@pytest.mark.parametrize("shape", [(3, 8), (1, 2, 8), (1, 1, 3, 8)])
+@pytest.mark.parametrize("shape", [(3, 8), (8, 3), (1, 2, 8), (1, 3, 3, 8)])
 def test_a_causal_layer_refuses_other_shapes(shape):
     numbers = ", ".join(map(str, shape))
     with pytest.raises(ValueError, match=rf"^expected x \(B, 3, N\), got \({numbers}\)$"):
@@ -1104,7 +1120,7 @@ def test_the_pyramid_refuses_impossible_arguments(arguments, message):
         ASPP(*arguments)
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 2, 8, 8), (1, 1, 3, 8, 8)])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 3, 8), (1, 2, 8, 8), (1, 3, 3, 8, 8)])
 def test_the_pyramid_refuses_other_shapes(shape):
     numbers = ", ".join(map(str, shape))
     with pytest.raises(ValueError, match=rf"^expected x \(B, 3, H, W\), got \({numbers}\)$"):
