@@ -86,7 +86,6 @@ def totals_text(key: str, names: list[str]) -> str:
     tests = {test for found in standings for test in found.record.get("tests", [])}
     return page().say(
         key,
-        topics=len(names),
         count=len(standings),
         tests=len(tests),
         verified=sum(found.state == evidence.VERIFIED for found in standings),

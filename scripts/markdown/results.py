@@ -14,7 +14,8 @@ from pymdownx.blocks.block import Block, type_string
 
 from scripts.markdown.context import page
 from scripts.pipeline import experiment, figure
-from scripts.pipeline.paths import THEMES, topics
+from scripts.pipeline.names import complaint
+from scripts.pipeline.paths import THEMES
 
 VALUE = re.compile(r"\{\{\s*([A-Za-z0-9_.]+)\s*(?:\|\s*([^}|]+?)\s*)?\}\}")
 
@@ -43,24 +44,18 @@ PENDING = object()
 
 def find_value(name: str) -> Any:
     """The value behind a name; PENDING while a preview still waits for its experiment."""
+    if fault := complaint("value", name):
+        raise page().error(*fault, name)
+    topic, function = name.split(".")[:2]
     try:
         return experiment.look_up(name)
     except (KeyError, IndexError, ValueError, TypeError):
-        raise page().error(f"unknown value {name!r}", _known_values(name), name) from None
+        keys = ", ".join(key for key in experiment.load(topic, function) if not key.startswith("_"))
+        raise page().error(f"unknown value {name!r}", f"{function} returns {keys}", name) from None
     except FileNotFoundError:
         if page().preview:
             return PENDING
         raise page().error(f"the value {name!r} has not been computed", "run make build", name) from None
-
-
-def _known_values(name: str) -> str:
-    topic, _, rest = name.partition(".")
-    if topic not in topics():
-        return f"there is no topic {topic!r}"
-    names = experiment.experiments_of(topic)
-    if (function := rest.split(".")[0]) not in names:
-        return f"experiments of {topic}: {', '.join(names) or 'none'}"
-    return f"{function} returns {', '.join(experiment.load(topic, function))}"
 
 
 def format_value(value: Any, spec: str, name: str) -> str:
@@ -93,11 +88,8 @@ class FigureBlock(Block):
     def on_create(self, parent: etree.Element) -> etree.Element:
         here, name = page(), self.argument
         topic, _, function = name.partition(".")
-        known = figure.figures_of(topic)
-        if function not in known:
-            raise here.error(
-                f"unknown figure {name!r}", f"figures of {topic}: {', '.join(known) or 'none'}", name
-            )
+        if fault := complaint("figure", name):
+            raise here.error(*fault, name)
         if not self.options["alt"].strip():
             raise here.error(f"figure {name!r} has no alternative text", "add `    alt: …` under it", name)
         alt = VALUE.sub(lambda m: _plain_value(m), self.options["alt"].strip())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as etree
-from difflib import get_close_matches
 from html import escape
 from typing import Any
 
@@ -15,7 +14,8 @@ from pymdownx.blocks.block import Block, type_string
 
 from scripts.markdown.context import page
 from scripts.markdown.proof import evidence_line
-from scripts.pipeline.source import Snippet, all_snippets, find_snippet
+from scripts.pipeline.names import complaint
+from scripts.pipeline.source import Snippet, find_snippet
 
 
 def _line_numbers(value: Any) -> str:
@@ -38,14 +38,10 @@ class SnippetBlock(Block):
 
     def on_create(self, parent: etree.Element) -> etree.Element:
         name = self.argument
+        if fault := complaint("snippet", name):
+            raise page().error(*fault, name)
         snippet = find_snippet(name)
-        if snippet is None:
-            near = get_close_matches(name, all_snippets(), n=1)
-            raise page().error(
-                f"unknown snippet {name!r}",
-                f"did you mean {near[0]!r}?" if near else "see the catalogue",
-                name,
-            )
+        assert snippet is not None
         holder = etree.SubElement(
             parent, "div", {"class": "snippet", "data-snippet": name, "id": anchor(snippet)}
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as etree
-from difflib import get_close_matches
 
 from markdown.treeprocessors import Treeprocessor
 
 from scripts.markdown.context import page
+from scripts.pipeline.names import complaint
 from scripts.pipeline.words import glossary
 
 
@@ -17,14 +17,9 @@ class TermTreeprocessor(Treeprocessor):
             scheme, _, key = link.get("href", "").partition(":")
             if scheme != "term":
                 continue
-            here, terms = page(), glossary()
-            if key not in terms:
-                near = get_close_matches(key, terms, n=1)
-                raise here.error(
-                    f"unknown glossary term {key!r}",
-                    f"did you mean {near[0]!r}?" if near else "add it to docs/glossary.yml",
-                    f"term:{key}",
-                )
+            here = page()
+            if fault := complaint("term", key):
+                raise here.error(*fault, f"term:{key}")
             link.set("href", f"{here.to_root}glossary/#{key}")
             link.set("class", "term")
-            link.set("title", terms[key].definitions[here.language])
+            link.set("title", glossary()[key].definitions[here.language])

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from scripts.pipeline import evidence, experiment, figure, gates, notebook, translations
+from scripts.pipeline.names import complaint
 from scripts.pipeline.pages import Page, article, page_pairs, pages, summaries
 from scripts.pipeline.paths import DOCS, LANGUAGES, SNIPPETS, ContentError, relative, topics
 from scripts.pipeline.source import snippets_of
@@ -62,6 +63,32 @@ def no_code_in_pages() -> Faults:
                     "move it to snippets/ and name it with /// snippet",
                     number,
                 )
+
+
+def names_exist() -> Faults:
+    for page in _every_page():
+        named = {
+            "snippet": page.blocks("snippet"),
+            "figure": page.blocks("figure"),
+            "value": page.values + page.blocks("table"),
+            "term": page.terms,
+        }
+        for kind, names in named.items():
+            for name, line in names:
+                if fault := complaint(kind, name):
+                    yield ContentError(page.path, *fault, line)
+
+
+def figures_ask_for_experiments() -> Faults:
+    """A figure's parameters name experiments of its topic."""
+    for topic in topics():
+        for name, needs in figure.figures_of(topic).items():
+            for need in needs:
+                if fault := complaint("value", f"{topic}.{need}"):
+                    place = figure.module_path(topic)
+                    yield ContentError(
+                        place, f"figure {name}: {fault[0]}", fault[1], line_of(place, f"def {name}(")
+                    )
 
 
 def no_orphans() -> Faults:
@@ -260,6 +287,8 @@ def tests_assert() -> Faults:
 
 RULES: list[Callable[[], Faults]] = [
     no_code_in_pages,
+    names_exist,
+    figures_ask_for_experiments,
     topics_are_complete,
     no_orphans,
     summaries_given,

@@ -27,15 +27,19 @@ def markdown_twin(page: Page) -> str:
     """
     with rendering(PageContext(page.path, page.language)):
         body = "\n".join(_resolved(page))
-    description = page.meta.get("description", "")
-    body = re.sub(r"\n{3,}", "\n\n", body).strip()
-    head = "" if body.startswith("# ") else f"# {page.title}\n\n"
-    return f"{head}> {description}\n\n{body}\n" if description else f"{head}{body}\n"
+    body = re.sub(r"\n{3,}", "\n\n", body).strip().removeprefix(f"# {page.title}").strip()
+    description = page.meta.get("description")
+    return (
+        "\n\n".join(part for part in (f"# {page.title}", description and f"> {description}", body) if part)
+        + "\n"
+    )
 
 
 def _resolved(page: Page) -> Iterator[str]:
     lines = iter(page.lines)
     for line in lines:
+        if re.fullmatch(r"\s*/{3,}\s*", line):
+            continue
         if not (block := BLOCK.match(line)):
             yield _inline(line, page.language)
             continue

@@ -97,12 +97,6 @@ def task_figure() -> Iterator[Task]:
     style = (SCRIPTS / "pipeline" / "figure.py", "render")
     for topic in topics():
         for name, needs in figure.figures_of(topic).items():
-            if unknown := set(needs) - set(experiment.experiments_of(topic)):
-                raise ContentError(
-                    figure.module_path(topic),
-                    f"figure {name} asks for the unknown experiment {min(unknown)!r}",
-                    f"see {relative(experiment.module_path(topic))}",
-                )
             yield {
                 "name": f"{topic}.{name}",
                 "actions": _action("figure", "draw", topic, name),

@@ -169,7 +169,7 @@ FAULTS: dict[str, Fault] = {
     "a figure that asks for an unknown experiment": (
         lambda p: p.edit(FIGURES, "canvas: Canvas, ", "canvas: Canvas, nothing: dict[str, Any], "),
         FIGURES,
-        "unknown experiment 'nothing'",
+        "unknown value 'dilated_convolution.nothing'",
     ),
     "an unknown glossary term": (
         lambda p: append_to_both(p, "\n[word](term:no-such-term)\n"),
