@@ -16,7 +16,7 @@ class LeftoverPostprocessor(Postprocessor):
         if found := re.search(r"<p>\s*(/{3,}[^\n<]*)", text):
             raise page().error(
                 f"block not understood: {found[1].strip()}",
-                "check its name, its options and their indent of four spaces",
+                "check its name and that its options are YAML, indented by four spaces; quote text with a colon",
                 found[1].strip(),
             )
         outside_code = re.sub(r"<(code|template|script)\b.*?</\1>", "", text, flags=re.S)

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from scripts.markdown.context import page
-from scripts.pipeline import evidence
+from scripts.pipeline import evidence, mutants
 from scripts.pipeline.source import Snippet
 
 HALF_PRECISION = ("float16", "bfloat16")
@@ -19,7 +19,12 @@ def evidence_line(snippet: Snippet) -> str:
     found = evidence.standing(snippet)
     parts = [badge(found.state)]
     if found.record:
-        parts += [count_tests(len(found.record["tests"])), *_worst(found.record), _versions(snippet)]
+        parts += [
+            count_tests(len(found.record["tests"])),
+            *_worst(found.record),
+            *_caught(snippet),
+            _versions(snippet),
+        ]
     elif found.reason:
         parts.append(escape(found.reason) if here.preview else "")
     summary = '<span class="dot"> · </span>'.join(part for part in parts if part)
@@ -70,6 +75,30 @@ def _worst(record: dict[str, Any]) -> list[str]:
     return [page().say("largest_error", error=error_text(worst["max_abs"]), reference=reference)]
 
 
+def _caught(snippet: Snippet) -> list[str]:
+    """How many of the bugs planted in the snippet its tests caught."""
+    entry = mutants.standing(snippet)
+    if not entry or not mutants.planted(entry):
+        return []
+    return [page().say("bugs_caught", caught=mutants.caught(entry), planted=mutants.planted(entry))]
+
+
+def _changes(snippet: Snippet) -> str:
+    """What was done to plant bugs, and the changes that no test notices, with the reasons."""
+    entry, here = mutants.standing(snippet), page()
+    if not entry or not entry["mutants"]:
+        return ""
+    noticed = here.say("changes_noticed", caught=mutants.caught(entry), count=entry["mutants"])
+    if not entry["survivors"]:
+        return f"<p>{noticed}</p>"
+    rows = "".join(
+        f"<li><code>{'</code><br><code>'.join(escape(line) for line in survivor['change'].splitlines())}</code>"
+        f"<br>{escape(survivor['reason']) or here.say('change_unexplained')}</li>"
+        for survivor in entry["survivors"]
+    )
+    return f'<p>{noticed}{here.say("changes_unnoticed")}</p><ul class="proof-changes" lang="en">{rows}</ul>'
+
+
 def _versions(snippet: Snippet) -> str:
     versions = evidence.load(snippet.topic)["versions"]
     return f"torch {versions['torch']}"
@@ -106,7 +135,7 @@ def _table(snippet: Snippet, record: dict[str, Any]) -> str:
         f'<div class="proof-body"><div class="proof-scroll" tabindex="0"><table><thead><tr>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div><p>{lines_text}</p>"
         f'<p>{here.say("tests_ran")} (<a href="{here.to_root}snippets/test_{snippet.topic}.py">{here.say("test")}</a>)</p>'
-        f'<ul class="proof-tests" lang="en">{tests}</ul>'
+        f'<ul class="proof-tests" lang="en">{tests}</ul>{_changes(snippet)}'
         f"<p>{here.say('ran_on', date=topic['date'], commit=topic['commit'] or '–')} · Python {topic['python']}, {versions}"
         f" · {here.say('source_hash', hash=record['hash'])}</p></div>"
     )

@@ -19,7 +19,7 @@ from typing import Any
 
 from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
-from doit.exceptions import BaseFail, TaskFailed
+from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
 from doit.reporter import ConsoleReporter
 from doit.tools import config_changed
 
@@ -181,6 +181,8 @@ class Progress(ConsoleReporter):
         self.done += bool(task.actions)
 
     def add_failure(self, task: Any, fail: BaseFail) -> None:
+        if isinstance(fail, UnmetDependency):  # the fault itself has been told
+            return
         self._count(task, "FAILED ")
         self.failed.append(str(fail.message).strip() or fail.get_msg().strip().splitlines()[-1])
 

@@ -48,7 +48,7 @@ def scaffold(topic: str, category: str) -> list[str]:
     for name, path in targets.items():
         text = (TEMPLATE / name).read_text(encoding="utf-8")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(re.sub(r"__(\w+?)__", lambda m: words[m[1]], text), encoding="utf-8")
+        path.write_text(re.sub(rf"__({'|'.join(words)})__", lambda m: words[m[1]], text), encoding="utf-8")
     for language in LANGUAGES:
         _add_to_nav(
             CONFIGS[language], f"{category}/{words['slug']}.md", "notebooks/" + words["slug"] + ".ipynb"

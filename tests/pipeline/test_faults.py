@@ -167,7 +167,11 @@ FAULTS: dict[str, Fault] = {
         "RuntimeError: planted",
     ),
     "a figure that asks for an unknown experiment": (
-        lambda p: p.edit(FIGURES, "canvas: Canvas, ", "canvas: Canvas, nothing: dict[str, Any], "),
+        lambda p: p.edit(
+            FIGURES,
+            "def dilation_cost(canvas: Canvas, ",
+            "def dilation_cost(canvas: Canvas, nothing: dict[str, Any], ",
+        ),
         FIGURES,
         "unknown value 'dilated_convolution.nothing'",
     ),
