@@ -32,6 +32,11 @@ def load() -> dict[str, Entry]:
     return json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
 
 
+def reasons() -> dict[str, list[dict[str, str]]]:
+    """The changes that make no difference, by snippet, each with the reason why."""
+    return (yaml.safe_load(REASONS.read_text(encoding="utf-8")) if REASONS.is_file() else None) or {}
+
+
 def standing(snippet: Snippet) -> Entry | None:
     """What is known of the snippet as it and its tests stand now; None if that is nothing."""
     entry = load().get(f"{snippet.topic}.{snippet.owner}")
@@ -80,9 +85,10 @@ def _write(record: dict[str, Entry]) -> None:
 
 def _explain(record: dict[str, Entry]) -> list[ContentError]:
     """Give survivors their reasons; tell of those without one, and of reasons without a survivor."""
-    written = (yaml.safe_load(REASONS.read_text(encoding="utf-8")) if REASONS.is_file() else None) or {}
     waiting = [
-        (name, mutation.tidy(entry["change"]), entry["reason"]) for name in written for entry in written[name]
+        (name, mutation.tidy(each["change"]), each["reason"])
+        for name, listed in reasons().items()
+        for each in listed
     ]
     faults = []
     for name, snippet in all_snippets().items():

@@ -125,11 +125,11 @@ def mutate(topic: str, definitions: Iterable[str]) -> list[Mutant]:
         codes = place.exit_codes()
         nothing_to_change = place.ready and not codes  # mutmut takes this for a mistake
         if not nothing_to_change and (status or None in codes.values()):
-            said = " ".join(log.read_text(encoding="utf-8").split()[-12:])
+            said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
             raise ContentError(
                 evidence.test_file(topic),
-                f"mutmut stopped with status {status}: … {said}",
-                f"see {relative(log)}",
+                f"mutmut stopped: {said[-1] if said else 'without a word'}",
+                f"see that its tests pass; all it said is in {relative(log)}",
             )
         outcomes = {key: OUTCOMES.get(code, SURVIVED) for key, code in codes.items() if code is not None}
         return [

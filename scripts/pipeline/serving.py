@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 from mkdocs.livereload import LiveReloadServer
 
-from scripts.pipeline import check, evidence, experiment, figure, notebook, site, translations
+from scripts.pipeline import check, evidence, experiment, figure, mutants, notebook, site, translations
 from scripts.pipeline.paths import (
     BUILD,
     CONFIGS,
@@ -88,9 +88,8 @@ class Preview:
         if sources != self.made_from:
             self.made_from = sources
             self.worker.restart()
-        shared = fingerprint(
-            *SOURCES, *RESULTS, DOCS / "assets", DOCS / "root", *DOCS.glob("*.yml"), *CONFIGS.values()
-        )
+        folders = (*SOURCES, *RESULTS, DOCS / "assets", DOCS / "root")
+        shared = fingerprint(*folders, *DOCS.glob("*.yml"), *CONFIGS.values(), mutants.RECORD)
         for language in LANGUAGES:
             now = shared | fingerprint(DOCS / language)
             if now != self.seen.get(language):
@@ -152,7 +151,7 @@ def serve(port: int) -> None:
         builder=preview.refresh, host="127.0.0.1", port=port, root=str(SERVED), polling_interval=0.3
     )
     server.error_handler = _not_found
-    for path in (DOCS, *SOURCES, *RESULTS, *CONFIGS.values()):
+    for path in (DOCS, *SOURCES, *RESULTS, *CONFIGS.values(), mutants.RECORD):
         server.watch(str(path))
     worker.restart()
     click.echo(f"serving http://127.0.0.1:{port}/ (Ctrl-C ends it)")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from scripts.pipeline import check, evidence, exports, figure, notebook, tasks, translations
+from scripts.pipeline import check, evidence, exports, figure, mutants, notebook, tasks, translations
 from scripts.pipeline.pages import article, pages, summaries
 from scripts.pipeline.paths import (
     BUILD,
@@ -67,11 +67,15 @@ def generated_files(language: str) -> Iterator[tuple[str, Path]]:
             yield f"notebooks/{path.name}", path
 
 
-def search_aliases(meta: dict[str, Any]) -> dict[str, Any]:
-    """Front-matter aliases in both languages as tags, which the search index weighs."""
+def search_aliases(meta: dict[str, Any], topic: str | None) -> dict[str, Any]:
+    """Other names in both languages, from the front matter and the topic's glossary terms.
+
+    The search index weighs them as tags.
+    """
     aliases = meta.get("aliases") or {}
     words = [word for language in LANGUAGES for word in aliases.get(language) or []]
-    return {"tags": words} if words else {}
+    words += [word for term in glossary().values() if topic and term.topic == topic for word in term.words]
+    return {"tags": list(dict.fromkeys(words))} if words else {}
 
 
 def write_segmenter_words() -> None:
@@ -219,6 +223,7 @@ def catalogue() -> dict[str, Any]:
                         "state": found.state,
                         "reason": found.reason,
                         **found.record,
+                        "mutants": mutants.standing(snippet),
                         **{
                             key: record[key]
                             for key in ("versions", "python", "commit", "date")
