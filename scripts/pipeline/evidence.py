@@ -40,7 +40,7 @@ def path(topic: str) -> Path:
 
 
 def log_path(topic: str) -> Path:
-    return EVIDENCE / f"{topic}.log"
+    return BUILD / "logs" / f"evidence-{topic}.log"
 
 
 def first_failure(topic: str) -> str:
@@ -57,9 +57,9 @@ def first_failure(topic: str) -> str:
 
 def collect(topic: str) -> int:
     """Run the topic's tests, write its evidence, return pytest's exit status."""
-    EVIDENCE.mkdir(parents=True, exist_ok=True)
+    BUILD.mkdir(exist_ok=True)
     tested = snippets_of(topic)  # as they stand now: an edit during the run must not inherit its proof
-    with tempfile.TemporaryDirectory(dir=EVIDENCE) as folder:
+    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
         record, report = Path(folder, "record.json"), Path(folder, "coverage.json")
         rc = Path(folder, "coveragerc")
         rc.write_text(
