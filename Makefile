@@ -33,7 +33,7 @@ test: $(READY) lint  ## Every test: snippets with evidence, experiments, build, 
 mutants: $(READY)  ## Plant bugs in changed snippets; each must be caught or explained (minutes)
 	@$(RUN) scripts.pipeline mutants
 
-lint: $(READY)  ## Style, types, spelling and typography
+lint: $(READY)  ## Style and types
 	@$(RUN) ruff check
 	@$(RUN) mypy snippets scripts
 

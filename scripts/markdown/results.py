@@ -15,9 +15,8 @@ from pymdownx.blocks.block import Block, type_string
 from scripts.markdown.context import page
 from scripts.pipeline import experiment, figure
 from scripts.pipeline.names import complaint
+from scripts.pipeline.pages import VALUE
 from scripts.pipeline.paths import THEMES
-
-VALUE = re.compile(r"\{\{\s*([A-Za-z0-9_.]+)\s*(?:\|\s*([^}|]+?)\s*)?\}\}")
 
 
 class ValueProcessor(InlineProcessor):
@@ -130,12 +129,9 @@ class FigureBlock(Block):
 
 def svg_size(svg: str) -> tuple[int, int]:
     """Width and height in CSS pixels of an SVG that Matplotlib wrote in points."""
-    found = re.search(r'<svg[^>]*?width="([\d.]+)pt"[^>]*?|<svg[^>]*height="([\d.]+)pt"', svg)
-    width = re.search(r'<svg[^>]*\bwidth="([\d.]+)pt"', svg)
-    height = re.search(r'<svg[^>]*\bheight="([\d.]+)pt"', svg)
-    if not (found and width and height):
-        raise ValueError("not an SVG with a size in points")
-    return round(float(width[1]) * 4 / 3), round(float(height[1]) * 4 / 3)
+    head = svg[svg.index("<svg") : svg.index(">", svg.index("<svg"))]
+    width, height = (float(re.findall(rf'\b{side}="([\d.]+)pt"', head)[0]) for side in ("width", "height"))
+    return round(width * 4 / 3), round(height * 4 / 3)
 
 
 def _plain_value(match: re.Match[str]) -> str:

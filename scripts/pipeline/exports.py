@@ -11,9 +11,9 @@ from typing import Any
 
 from scripts.markdown.context import PageContext, rendering
 from scripts.markdown.proof import error_text, reference_name
-from scripts.markdown.results import VALUE, find_value, format_value
+from scripts.markdown.results import find_value, format_value
 from scripts.pipeline import evidence, figure
-from scripts.pipeline.pages import BLOCK, TERM, Page, pages, summaries
+from scripts.pipeline.pages import BLOCK, TERM, VALUE, Page, pages, summaries
 from scripts.pipeline.paths import LANGUAGES, ROOT, SNIPPETS, topics
 from scripts.pipeline.source import Snippet, all_snippets, find_snippet, snippets_of
 from scripts.pipeline.words import glossary, say

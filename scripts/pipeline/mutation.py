@@ -116,8 +116,8 @@ class Workplace:
 
 def mutate(topic: str, definitions: Iterable[str]) -> list[Mutant]:
     """All of mutmut's changes to these definitions of a topic's module, and what became of them."""
-    BUILD.mkdir(exist_ok=True)
-    log = BUILD / f"mutants-{topic}.log"
+    (BUILD / "logs").mkdir(parents=True, exist_ok=True)
+    log = BUILD / "logs" / f"mutants-{topic}.log"
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
         place = Workplace(Path(folder), topic, frozenset(definitions))
         place.furnish()

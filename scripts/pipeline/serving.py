@@ -45,7 +45,7 @@ def fingerprint(*roots: Path) -> dict[Path, int]:
     return {
         p: p.stat().st_mtime_ns
         for p in files
-        if p.is_file() and "__pycache__" not in p.parts and not p.name.startswith(".") and p.suffix != ".log"
+        if p.is_file() and "__pycache__" not in p.parts and not p.name.startswith(".")
     }
 
 
@@ -61,6 +61,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "scripts.pipeline", "update", "--keep-going"],
             cwd=ROOT,
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},  # it would look like an edit
             start_new_session=True,
         )
 

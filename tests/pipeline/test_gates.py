@@ -31,6 +31,7 @@ def faults(tmp_path, body: str) -> list[str]:
         "def test_a(x):\n    assert x.sum() == 3\n",
         "def test_a(agrees_with):\n    agrees_with(f, 'numpy.f', f(1), 2)\n",
         "def test_a():\n    with pytest.raises(ValueError):\n        f(0)\n",
+        "def test_a():\n    torch.testing.assert_close(f(1), 2)\n",
         "def check(x):\n    assert f(x)\n\ndef test_a():\n    check(1)\n",
     ],
 )

@@ -570,6 +570,9 @@ def test_contribution_map_is_exact_far_beyond_float_and_refuses_to_overflow():
         with pytest.raises(ValueError, match=rf"^the counts of {layers} layers do not fit into int64$"):
             contribution_map(3, [1] * layers)
     assert not has_gridding(3, [1] * 80)
+    assert int(contribution_map(2, [1] * 34)[17, 17]) == comb(34, 17) ** 2 < 2**63 < comb(35, 17) ** 2
+    with pytest.raises(ValueError, match=r"^the counts of 35 layers do not fit"):
+        contribution_map(2, [1] * 35)
     assert int(contribution_map(3, [3**i for i in range(6)]).max()) == 1
 
 
@@ -1045,13 +1048,12 @@ def test_a_step_refuses_shapes_that_do_not_fit(x, past, message):
 
 
 def shaken(in_channels, out_channels, rates):
-    """A pyramid whose batch norms are not the identity."""
+    """A pyramid whose batch norms are not the identity, and whose biases have either sign."""
     model = seeded(lambda: ASPP(in_channels, out_channels, rates))
-    with torch.no_grad():
-        for seed, value in enumerate([*model.parameters(), *model.buffers()]):
-            if value.is_floating_point():
-                value.copy_(randn(*value.shape, seed=seed).abs() + 0.1 if value.ndim == 1
-                            else randn(*value.shape, seed=seed))  # fmt: skip
+    for seed, (name, value) in enumerate(model.state_dict().items()):
+        if value.is_floating_point():
+            drawn = randn(*value.shape, seed=seed)
+            value.copy_(drawn.abs() + 0.1 if name.endswith("running_var") else drawn)
     return model
 
 
@@ -1082,8 +1084,8 @@ def test_the_pyramid_is_its_branches_written_out(agrees_with, training, batch, r
 
 def test_the_pyramid_has_the_papers_rates_and_parts():
     model = ASPP(7, 5)
-    dilations = [branch[0].dilation for branch in model.branches]
-    assert dilations == [(1, 1), (6, 6), (12, 12), (18, 18)]
+    dilations = [part[0].dilation for part in (*model.branches, model.project)]
+    assert dilations == [(1, 1), (6, 6), (12, 12), (18, 18), (1, 1)]
     weights = 7 * 5 + 3 * 9 * 7 * 5 + (7 * 5 + 5) + 5 * 5 * 5
     norms = 5 * 2 * 5
     assert sum(value.numel() for value in model.parameters()) == weights + norms

@@ -1,0 +1,169 @@
+"""What the copy buttons yield, taken from the clipboard of a real browser."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.pipeline.pages import pages
+from scripts.pipeline.paths import LANGUAGES
+from scripts.pipeline.source import find_snippet
+
+pytestmark = pytest.mark.browser
+
+# Runs a file the way a reader would: alone, elsewhere, with torch and numpy only.
+HARNESS = """
+import doctest, importlib.util, pathlib, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("snippets", "scripts", "tests"):
+            raise ImportError(f"{name} belongs to the project")
+
+sys.meta_path.insert(0, Blocked())
+path = pathlib.Path(sys.argv[1])
+spec = importlib.util.spec_from_file_location("pasted", path)
+module = importlib.util.module_from_spec(spec)
+sys.modules["pasted"] = module
+spec.loader.exec_module(module)
+results = doctest.testmod(module, verbose=False)
+sys.exit(0 if results.attempted and not results.failed else f"{results}")
+"""
+
+
+@pytest.fixture(scope="module")
+def copied(browser: Any, site_url: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """(language, snippet) → the clipboard's text after each of its two buttons."""
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    context = browser.new_context()
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=site_url.rstrip("/"))
+    view = context.new_page()
+    for language in LANGUAGES:
+        for source in pages(language):
+            if not source.blocks("snippet"):
+                continue
+            view.goto(f"{site_url}{language}/{source.url}")
+            # Exercises fold their solutions away; a reader unfolds them first.
+            view.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+            for block in view.query_selector_all(".snippet"):
+                texts = []
+                for kind in ("snippet", "standalone"):
+                    view.evaluate("navigator.clipboard.writeText('nothing copied')")
+                    block.query_selector(f'button[data-copy="{kind}"]').click()
+                    view.wait_for_function(
+                        "document.getElementById('site-status').textContent !== ''", timeout=5000
+                    )
+                    texts.append(view.evaluate("navigator.clipboard.readText()"))
+                    view.evaluate("document.getElementById('site-status').textContent = ''")
+                found[language, block.get_attribute("data-snippet")] = (texts[0], texts[1])
+    context.close()
+    return found
+
+
+def test_every_block_named_on_a_page_was_copied(copied):
+    named = {(la, n.name) for la in LANGUAGES for p in pages(la) for n in p.blocks("snippet")}
+    assert set(copied) == named
+    assert len(named) >= 16
+
+
+def test_the_snippet_is_the_source_byte_for_byte(copied):
+    for (_, name), (shown, _) in copied.items():
+        snippet = find_snippet(name)
+        assert snippet is not None
+        assert shown == snippet.source
+        assert shown.strip() in snippet.module.text or "." in snippet.name
+
+
+def test_stand_alone_forms_import_torch_numpy_and_the_standard_library_only(copied):
+    allowed = {"torch", "numpy"} | set(sys.stdlib_module_names)
+    for (_, name), (_, text) in copied.items():
+        for node in ast.walk(ast.parse(text)):
+            modules = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+            )
+            assert {m.split(".")[0] for m in modules} <= allowed, name
+
+
+def test_stand_alone_forms_have_no_undefined_or_unused_name(copied, tmp_path):
+    unique = {text for _, text in copied.values()}
+    for number, text in enumerate(sorted(unique)):
+        (tmp_path / f"pasted_{number}.py").write_text(text, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+
+
+def test_stand_alone_forms_run_and_their_examples_pass(copied, tmp_path):
+    unique = sorted({text for _, text in copied.values()})
+    harness = tmp_path / "harness.py"
+    harness.write_text(HARNESS, encoding="utf-8")
+
+    def run(numbered: tuple[int, str]) -> str:
+        number, text = numbered
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        path = Path(folder, "pasted.py")
+        path.write_bytes(text.encode())
+        ended = subprocess.run(
+            [sys.executable, "-I", str(harness), str(path)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return "" if ended.returncode == 0 else f"{text.splitlines()[-1]}\n{ended.stdout}{ended.stderr}"
+
+    with ThreadPoolExecutor(2) as pool:
+        failures = [failure for failure in pool.map(run, enumerate(unique)) if failure]
+    assert not failures, "\n".join(failures)
+
+
+def test_the_harness_catches_a_wrong_example_and_a_project_import(tmp_path):
+    harness = tmp_path / "harness.py"
+    harness.write_text(HARNESS, encoding="utf-8")
+    for text in (
+        'def f():\n    """\n    >>> f()\n    2\n    """\n    return 1\n',
+        "import snippets\n",
+        "x = 1\n",
+    ):
+        path = tmp_path / "pasted.py"
+        path.write_text(text, encoding="utf-8")
+        ended = subprocess.run(
+            [sys.executable, "-I", str(harness), str(path)], cwd=tmp_path, capture_output=True, check=False
+        )
+        assert ended.returncode != 0, text
+
+
+@pytest.mark.parametrize("kind", ["snippet", "standalone"])
+@pytest.mark.parametrize(("language", "told"), [("zh", "已复制"), ("en", "Copied")])
+def test_buttons_work_by_keyboard_and_tell_screen_readers(page, site_url, kind, language, told):
+    page.goto(f"{site_url}{language}/computer-vision/dilated-convolution/")
+    page.locator(f'button[data-copy="{kind}"]').first.focus()
+    page.keyboard.press("Enter")
+    status = page.locator("#site-status[role=status]")
+    status.filter(has_text=told).wait_for(state="attached", timeout=5000)
+    assert "def effective_kernel_size" in page.evaluate("navigator.clipboard.readText()")
+
+
+def test_a_block_reads_well_without_javascript(browser, site_url):
+    context = browser.new_context(java_script_enabled=False)
+    view = context.new_page()
+    view.goto(f"{site_url}en/computer-vision/dilated-convolution/")
+    block = view.locator('[data-snippet="dilated_convolution.effective_kernel_size"]')
+    assert "def effective_kernel_size" in block.inner_text()
+    assert not block.locator(".snippet-copies").is_visible(), "buttons that cannot work are not shown"
+    assert view.locator(".katex-mathml").count() > 20
+    assert view.locator("figure.drawn img").first.is_visible()
+    context.close()
