@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from html import escape
 from typing import Any
@@ -44,6 +45,8 @@ def error_text(error: float) -> str:
     """1.2e-07 as 1.2 × 10⁻⁷, an exact zero as 0."""
     if error == 0:
         return "0"
+    if not math.isfinite(error):  # shapes that differ, or a NaN where none belongs
+        return "∞" if error > 0 else "NaN"
     digits, exponent = f"{error:.1e}".split("e")
     power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{digits} × 10{power}"

@@ -148,6 +148,8 @@ def test_a_term_leads_to_the_glossary(page):
 
 def test_errors_are_written_as_powers_of_ten():
     assert error_text(0.0) == "0"
+    assert error_text(float("inf")) == "∞"
+    assert error_text(float("nan")) == "NaN"
     assert error_text(1.234e-7) == "1.2 × 10⁻⁷"
 
 
