@@ -16,7 +16,7 @@ from mkdocs.utils import get_relative_url
 
 from scripts.markdown import context
 from scripts.pipeline import notebook, site
-from scripts.pipeline.paths import topics
+from scripts.pipeline.pages import read_page
 from scripts.pipeline.words import say
 
 _preview = False
@@ -52,10 +52,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     language = config.extra["language"]
-    name = page.file.name.replace("-", "_")
-    article = "/" in page.file.src_uri and name in topics() and page.file.src_uri.endswith(".md")
-    page.meta.update(site.search_aliases(dict(page.meta), name if article else None))
-    context.enter(context.PageContext(Path(str(page.file.abs_src_path)), language, _to_root(page), _preview))
+    source = Path(str(page.file.abs_src_path))
+    topic = read_page(source, language).topic if source.suffix == ".md" else None
+    page.meta.update(site.search_aliases(dict(page.meta), topic))
+    context.enter(context.PageContext(source, language, _to_root(page), _preview))
     return markdown
 
 

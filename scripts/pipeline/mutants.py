@@ -11,6 +11,7 @@ import ast
 import hashlib
 import json
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
 import click
@@ -46,8 +47,12 @@ def standing(snippet: Snippet) -> Entry | None:
 
 def tests_hash(topic: str) -> str:
     """Of what the topic's tests do: comments and layout do not count."""
-    tree = ast.parse(evidence.test_file(topic).read_text(encoding="utf-8"))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    return _behaviour_hash(evidence.test_file(topic).read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=64)  # every snippet of a topic asks for it, on every page that lists them
+def _behaviour_hash(text: str) -> str:
+    return hashlib.sha256(ast.dump(ast.parse(text)).encode()).hexdigest()[:16]
 
 
 def caught(entry: Entry) -> int:
