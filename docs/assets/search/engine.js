@@ -1,0 +1,629 @@
+"use strict";
+
+// Finds pages by their words and names, then the best records of these pages by their text.
+// Knows nothing of the browser: the box asks, loads what `need` names, and asks again.
+const ProvenSearch = (function () {
+  const HAN = /[\u3400-\u4dbf\u4e00-\u9fff]/;
+  const RUN = /[\u3400-\u4dbf\u4e00-\u9fff]+|[a-z0-9_]+(?:\.[a-z0-9_]+)*/g;
+  const DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
+  const PAGES_READ = 5; // pages whose texts are read for one query
+  const books = {};
+  let readings = null; // character → syllable, loaded when a word is not known
+  let simple = new Map(); // traditional character → simplified
+
+  // --- Loading -----------------------------------------------------------------------------
+
+  function add(data) {
+    if (data.pinyin !== undefined) readings = decodePinyin(data.pinyin);
+    else if (data.texts) books[data.language].pages[data.page].loaded(data);
+    else books[data.language] = book(data);
+  }
+
+  function decodePinyin(table) {
+    const found = new Map();
+    for (const group of table.split(" ")) {
+      const syllable = group.match(/^[a-z]+/)[0];
+      for (const character of group.slice(syllable.length)) found.set(character, syllable);
+    }
+    return found;
+  }
+
+  function book(data) {
+    for (let i = 0; i < data.simplified.length; i += 2) simple.set(data.simplified[i], data.simplified[i + 1]);
+    const words = new Map(); // word → Map(page → level)
+    let last = "";
+    const places = data.places.split(",");
+    data.words.split("\n").forEach(function (coded, number) {
+      last = last.slice(0, DIGITS.indexOf(coded[0])) + coded.slice(1);
+      const on = new Map();
+      for (let i = 0; i < places[number].length; i += 2) {
+        on.set(DIGITS.indexOf(places[number][i]), DIGITS.indexOf(places[number][i + 1]));
+      }
+      words.set(last, on);
+    });
+    const stop = new Set(data.stop.split(" "));
+    const pairs = new Set(); // two characters that stand together in a word
+    for (const word of words.keys()) {
+      if (HAN.test(word[0])) for (let i = 1; i < word.length; i++) pairs.add(word.slice(i - 1, i + 1));
+    }
+    const made = {
+      language: data.language, words, stop, pairs, sorted: [...words.keys()],
+      longest: 8, names: new Map(), written: new Map(), spelled: null,
+    };
+    made.pages = data.pages.map(function (page, number) {
+      return pageOf(made, page, number);
+    });
+    for (const page of made.pages) {
+      for (const record of page.records) {
+        name(made, record.title, record, 1);
+        if (/[2-4]/.test(record.kind)) name(made, record.id.replace(/-/g, " "), record, 0.95);
+        for (const other of record.names) name(made, other, record, record.kind === "1" ? 0.9 : 0.95);
+        if (record.home !== undefined) {
+          const home = made.pages[record.home].records[0];
+          for (const word of [record.title, ...record.names]) name(made, word, home, 0.6);
+        }
+      }
+    }
+    return made;
+  }
+
+  function pageOf(owner, page, number) {
+    const made = { number, url: page.url, kind: page.kind, book: owner, ready: false };
+    let parents = [];
+    made.records = page.records.map(function ([kind, id, title, names, home], index) {
+      const record = {
+        page: made, kind, id, title, index, names: names || [], home: home === "" ? undefined : home,
+        text: "", plain: "", label: normal(title),
+      };
+      if (/[1-4]/.test(kind)) {
+        parents = parents.slice(0, kind - 1);
+        parents[kind - 1] = title;
+      }
+      record.under = parents.slice(1, /[1-4]/.test(kind) ? kind - 1 : 4).filter(Boolean);
+      return record;
+    });
+    made.title = made.records[0].title;
+    made.loaded = function (data) {
+      made.records.forEach(function (record, index) {
+        record.text = data.texts[index];
+        record.hidden = data.hidden[index];
+      });
+      made.ready = true;
+    };
+    return made;
+  }
+
+  function name(owner, text, record, weight) {
+    const key = squeezed(core(owner, text));
+    if (key.length < 1) return;
+    if (!owner.names.has(key)) owner.names.set(key, new Map());
+    const known = owner.names.get(key);
+    known.set(record, Math.max(weight, known.get(record) || 0));
+    if (!owner.written.has(key)) owner.written.set(key, text);
+  }
+
+  // --- Words, as scripts/search/words.py makes them ----------------------------------------
+
+  function normal(text) {
+    return [...text.normalize("NFKD").replace(/[\p{M}\u200b\u2060]/gu, "").toLowerCase()]
+      .map((c) => simple.get(c) || c).join("");
+  }
+
+  function stem(word) {
+    if (word.length > 4 && word.endsWith("ies")) return word.slice(0, -3) + "y";
+    if (word.length > 3 && word.endsWith("s") && !"sui".includes(word[word.length - 2])) return word.slice(0, -1);
+    return word;
+  }
+
+  function squeezed(text) {
+    return (text.match(/[\u3400-\u4dbf\u4e00-\u9fff]+|[a-z0-9]+/g) || []).join("");
+  }
+
+  // A name or query without the words that only ask: 什么是感受野 → 感受野.
+  function core(owner, text) {
+    const found = [];
+    for (const run of normal(text).match(RUN) || []) {
+      if (HAN.test(run)) found.push(...cut(owner, run).filter((p) => !owner.stop.has(p.text)).map((p) => p.text));
+      else if (!owner.stop.has(run)) found.push(stem(run));
+    }
+    return found.length ? found.join(" ") : normal(text);
+  }
+
+  // Chinese into the site's words by the cheapest cover; what is left over counts as unknown.
+  function cut(owner, run) {
+    const best = [{ cost: 0, from: -1 }];
+    for (let end = 1; end <= run.length; end++) {
+      for (let start = Math.max(0, end - owner.longest); start < end; start++) {
+        const text = run.slice(start, end);
+        const [kind, cost] = piece(owner, text);
+        if (cost < 9 && !(best[end] && best[end].cost <= best[start].cost + cost)) {
+          best[end] = { cost: best[start].cost + cost, from: start, text, kind };
+        }
+      }
+    }
+    const pieces = [];
+    for (let at = run.length; at > 0; at = best[at].from) pieces.unshift(best[at]);
+    return pieces;
+  }
+
+  function piece(owner, text) {
+    if (owner.stop.has(text)) return ["stop", text.length > 1 ? 0.9 : 1.2];
+    if (owner.words.has(text)) return ["word", 1];
+    if (text.length === 1) return ["part", owner.sorted.some((w) => w.includes(text)) ? 2.4 : 2.6];
+    for (let i = 1; i < text.length; i++) if (!owner.pairs.has(text.slice(i - 1, i + 1))) return ["", 9];
+    return owner.sorted.some((w) => w.includes(text)) ? ["part", 1.3] : ["", 9];
+  }
+
+  // --- A query -----------------------------------------------------------------------------
+
+  // Each word of the query with the site's words that it may stand for, each at a weight.
+  function analyse(owner, query) {
+    const tokens = [];
+    const text = normal(query);
+    const runs = text.match(RUN) || [];
+    runs.forEach(function (run, number) {
+      const typing = number === runs.length - 1 && text.endsWith(run);
+      if (HAN.test(run)) {
+        for (const found of cut(owner, run)) {
+          if (found.kind === "stop") continue;
+          const token = { text: found.text, han: true, options: new Map() };
+          if (found.kind === "word") token.options.set(found.text, 1);
+          else partsOf(owner, token, text.trim().length === 1);
+          tokens.push(token);
+        }
+      } else if (!owner.stop.has(run)) {
+        tokens.push(latinToken(owner, run, typing));
+      }
+    });
+    // A query of nothing but asking words has nothing to find.
+    return tokens;
+  }
+
+  // Part of a Chinese word, from its middle as well: 洞卷 in 空洞卷积.
+  function partsOf(owner, token, alone) {
+    const single = token.text.length === 1;
+    const most = !single ? 0.9 : alone ? 1 : 0.5;
+    for (const word of owner.sorted) {
+      if (word.includes(token.text)) token.options.set(word, most * Math.sqrt(token.text.length / word.length));
+      else if (token.text.length > 2 && word.length > 1 && token.text.includes(word)) token.options.set(word, 0.6 * word.length / token.text.length);
+    }
+    if (!single || alone) token.options.set(token.text, most);
+    token.single = single && !alone;
+  }
+
+  function latinToken(owner, run, typing) {
+    const word = stem(run.replace(/^[._]+|[._]+$/g, "") || run);
+    const token = { text: word, han: false, options: new Map() };
+    const put = (w, weight) => token.options.set(w, Math.max(weight, token.options.get(w) || 0));
+    if (owner.words.has(word)) put(word, 1);
+    if ((typing || !token.options.size) && word.length > 1) {
+      for (const other of owner.sorted) {
+        if (other.startsWith(word) && other !== word) put(other, 0.85 * Math.pow(word.length / other.length, 0.7));
+      }
+    }
+    if (!token.options.size) {
+      const parts = word.split(/[._]+/).filter((p) => p && owner.words.has(stem(p)));
+      if (parts.length > 1) token.parts = parts.map(stem);
+    }
+    if (!token.options.size && !token.parts) {
+      for (const other of owner.sorted) {
+        if (word.length > 3 && other.length > word.length && other.includes(word)) put(other, 0.6 * word.length / other.length);
+        else if (related(word, other)) put(other, 0.6);
+      }
+      token.guessed = !token.options.size;
+      if (token.guessed) for (const [other, weight] of nearest(owner.sorted, word)) put(other, weight);
+    }
+    return token;
+  }
+
+  // dilating, dilated, dilation: the same beginning, other endings.
+  function related(a, b) {
+    if (HAN.test(b[0]) || a.length < 6 || b.length < 6) return false;
+    let same = 0;
+    while (same < a.length && a[same] === b[same]) same++;
+    return same >= 5 && a.length - same <= 4 && b.length - same <= 4 && same * 2 > Math.max(a.length, b.length);
+  }
+
+  function allowed(length, han) {
+    if (han) return length < 3 ? 0 : length < 7 ? 1 : 2;
+    return length < 4 ? 0 : length < 7 ? 1 : length < 14 ? 2 : 3;
+  }
+
+  function nearest(all, word) {
+    const most = allowed(word.length, false);
+    const found = [];
+    let least = most;
+    for (const other of all) {
+      if (HAN.test(other[0]) || Math.abs(other.length - word.length) > least) continue;
+      const distance = edits(word, other, least);
+      if (distance < least) found.length = 0;
+      if (distance <= least) {
+        least = distance;
+        found.push([other, 0.75 - 0.15 * distance - (other[0] === word[0] ? 0 : 0.1)]);
+      }
+    }
+    return most ? found : [];
+  }
+
+  // Edits with swapped neighbours as one; more than `most` is not counted out.
+  function edits(a, b, most) {
+    let before = [];
+    let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+    for (let i = 1; i <= a.length; i++) {
+      const next = [i];
+      let least = i;
+      for (let j = 1; j <= b.length; j++) {
+        next[j] = Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+        if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
+          next[j] = Math.min(next[j], before[j - 2] + 1);
+        }
+        least = Math.min(least, next[j]);
+      }
+      if (least > most) return most + 1;
+      before = row;
+      row = next;
+    }
+    return row[b.length];
+  }
+
+  // --- Names: titles, headings, aliases, terms, snippets ------------------------------------
+
+  // Record → how well the whole query is one of its names.
+  function namedBy(owner, key) {
+    const found = new Map();
+    const take = function (records, quality, name) {
+      for (const [record, given] of records) {
+        const weight = quality < 1 ? given * (record.kind === "c" ? 0.65 : /[1t]/.test(record.kind) ? 1 : 0.8) : given;
+        if (!(found.get(record) && found.get(record).score >= quality * weight)) {
+          found.set(record, { score: quality * weight, name });
+        }
+      }
+    };
+    if (!key) return found;
+    if (owner.names.has(key)) take(owner.names.get(key), 1, key);
+    if (key.length > 1) {
+      for (const [name, records] of owner.names) {
+        if (name === key) continue;
+        if (name.startsWith(key)) take(records, 0.4 + 0.4 * key.length / name.length, name);
+        else if (name.includes(key)) take(records, 0.2 + 0.4 * key.length / name.length, name);
+        else if (name.length > 2 && key.includes(name)) take(records, 0.6 * name.length / key.length, name);
+      }
+    }
+    return found;
+  }
+
+  function spell(text) {
+    return [...text].map((c) => readings.get(c) || c).join("");
+  }
+
+  // The name that a query with an unknown word most likely means: by a few edits, or by its sound,
+  // kongdongjuanji, kdjj, and 空动卷机 for 空洞卷积.
+  function corrected(owner, key) {
+    const han = HAN.test(key);
+    const most = allowed(key.length, han);
+    let best = { quality: 0.45 };
+    const take = function (name, quality) {
+      const weight = Math.max(...[...owner.names.get(name)].map(([r, w]) => w * (/[1tc]/.test(r.kind) ? 1 : 0.85)));
+      if (quality * weight > best.quality) best = { name, quality: quality * weight };
+    };
+    for (const name of most ? owner.names.keys() : []) {
+      if (Math.abs(name.length - key.length) > most || HAN.test(name) !== han) continue;
+      const distance = edits(key, name, most);
+      if (distance <= most) take(name, 0.9 - 0.1 * distance - (name[0] === key[0] ? 0 : 0.08));
+    }
+    if (readings) soundAlikes(owner, key, han, take);
+    return best.name;
+  }
+
+  function soundAlikes(owner, key, han, take) {
+    if (!owner.spelled) {
+      owner.spelled = [...owner.names.keys()].filter((name) => HAN.test(name)).map((name) => (
+        { name, sound: spell(name), initials: [...name].map((c) => (readings.get(c) || c)[0]).join("") }
+      ));
+    }
+    const sound = spell(key);
+    if (sound.length < 2) return;
+    for (const { name, sound: whole, initials } of owner.spelled) {
+      if (whole === sound) take(name, 0.98);
+      else if (!han && initials === sound) take(name, 0.85);
+      else if (sound.length > 3 && whole.startsWith(sound)) take(name, 0.5 + 0.35 * sound.length / whole.length);
+      else if (!han && sound.length > 2 && initials.startsWith(sound)) take(name, 0.45 + 0.3 * sound.length / initials.length);
+      else if (sound.length > 6 && edits(sound, whole, 1) < 2) take(name, 0.75);
+    }
+  }
+
+  // A word typed by its sound that is no name: quanzhong for 权重.
+  function soundsLike(owner, token) {
+    if (!owner.sounds) {
+      owner.sounds = new Map();
+      for (const word of owner.sorted) {
+        if (!HAN.test(word[0])) continue;
+        const sound = spell(word);
+        if (!owner.sounds.has(sound)) owner.sounds.set(sound, []);
+        owner.sounds.get(sound).push(word);
+      }
+    }
+    return owner.sounds.get(spell(token.text)) || [];
+  }
+
+  // --- Ranking -----------------------------------------------------------------------------
+
+  function doubtful(token) {
+    return !token.parts && (token.guessed || Math.max(0, ...token.options.values()) < 0.55);
+  }
+
+  function rarity(count, all) {
+    return 0.3 + Math.log(1 + (all - count + 0.5) / (count + 0.5));
+  }
+
+  // What a query finds in one language, or which pages' texts are needed to tell.
+  function search(language, query) {
+    const owner = books[language];
+    if (!owner) return { need: [{ language }] };
+    let tokens = analyse(owner, query);
+    let key = squeezed(core(owner, query));
+    let instead;
+    if (tokens.some(doubtful) && !owner.names.has(key)) {
+      if (!readings) return { need: [{ pinyin: true, language }] };
+      const name = corrected(owner, key);
+      if (name) {
+        instead = owner.written.get(name);
+        tokens = analyse(owner, instead);
+        key = name;
+      } else {
+        for (const token of tokens.filter(doubtful)) {
+          for (const word of soundsLike(owner, token)) token.options.set(word, 0.8);
+        }
+      }
+    }
+    const named = namedBy(owner, key);
+    const all = owner.pages.length;
+    for (const token of tokens) {
+      const on = new Set();
+      for (const word of token.options.keys()) for (const page of (owner.words.get(word) || new Map()).keys()) on.add(page);
+      token.rarity = token.options.size || token.parts ? rarity(on.size, all) : rarity(0, all) * 1.2;
+      if (token.single) token.rarity *= 0.5;
+    }
+    const whole = tokens.reduce((sum, t) => sum + t.rarity, 0) || 1;
+    const ranked = owner.pages.map((page) => pageScore(owner, page, tokens, whole, named))
+      .filter((entry) => entry.score > 0).sort((a, b) => b.score - a.score).slice(0, PAGES_READ);
+    const need = ranked.filter((entry) => !entry.page.ready).map((entry) => ({ language, page: entry.page.number }));
+    if (need.length) return { need };
+    const records = ranked.flatMap((entry) => entry.page.records.map((record) => ({ record, pageScore: entry.score })));
+    return { results: rank(records, tokens, named, key, /[a-z]_[a-z]|[a-z]\.[a-z]|[a-z][A-Z]/.test(query)), words: marked(tokens, named), tokens, instead };
+  }
+
+  function pageScore(owner, page, tokens, whole, named) {
+    let score = 0;
+    let seen = 0;
+    for (const token of tokens) {
+      let best = 0;
+      let sure = 0;
+      for (const [word, weight] of token.options) {
+        const level = owner.words.has(word) ? owner.words.get(word).get(page.number) : undefined;
+        if (level !== undefined) {
+          best = Math.max(best, weight * (1 + 0.25 * level));
+          sure = Math.max(sure, weight);
+        }
+      }
+      if (token.parts) {
+        const share = token.parts.filter((p) => owner.words.get(p).has(page.number)).length / token.parts.length;
+        best = Math.max(best, 0.7 * share);
+        sure = Math.max(sure, 0.7 * share);
+      }
+      score += best * token.rarity;
+      seen += Math.min(1, sure * 1.15) * token.rarity;
+    }
+    const coverage = seen / whole;
+    let bonus = 0;
+    for (const [record, how] of named) {
+      if (record.page === page) bonus = Math.max(bonus, how.score * (record.kind === "1" ? 1.15 : 1));
+    }
+    const text = coverage >= 0.5 ? score * coverage * coverage : 0;
+    const prior = page.kind === "a" ? 1 : page.kind === "n" ? 0.35 : 0.6;
+    return { page, score: (text + (bonus > 0.4 || text ? 8 * bonus : 0)) * prior };
+  }
+
+  function prepare(record) {
+    if (record.counts) return;
+    record.plain = normal(record.text);
+    record.far = normal(record.hidden || "");
+    record.counts = wordCounts(record.plain);
+    record.title_ = normal(record.title);
+    record.inTitle = wordCounts(record.title_);
+    record.inHidden = wordCounts(record.far);
+    record.called = record.names.map(normal).join(" \n ");
+    record.inNames = wordCounts(record.called);
+    record.length = record.plain.length / (HAN.test(record.plain) ? 1.7 : 5.5);
+    record.squeezed = squeezed(record.plain);
+  }
+
+  function wordCounts(text) {
+    const counts = new Map();
+    for (const run of text.match(/[a-z0-9_]+(?:\.[a-z0-9_]+)*/g) || []) {
+      for (const piece of new Set([run, ...run.split("."), ...run.split(/[._]+/)])) {
+        if (piece) counts.set(stem(piece), (counts.get(stem(piece)) || 0) + 1);
+      }
+    }
+    return counts;
+  }
+
+  function times(text, part) {
+    let count = 0;
+    for (let at = text.indexOf(part); at >= 0; at = text.indexOf(part, at + part.length)) count++;
+    return count;
+  }
+
+  function count(text, counts, word) {
+    return HAN.test(word[0]) ? times(text, word) : counts.get(word) || 0;
+  }
+
+  const PRIOR = { 1: 1.1, 2: 1, 3: 1.05, 4: 1, c: 0.8, t: 0.5, r: 0.75 };
+
+  function rank(entries, tokens, named, key, codelike) {
+    const average = 90;
+    for (const { record } of entries) prepare(record);
+    for (const token of tokens) {
+      token.found = entries.map(({ record }) => fieldScore(record, token));
+      const on = token.found.filter((f) => f.sure > 0).length;
+      token.local = 0.4 * token.rarity + rarity(on, entries.length);
+    }
+    const total = tokens.reduce((sum, t) => sum + t.local, 0) || 1;
+    const phrase = key.length > 2 && tokens.length > 1 ? squeezed(tokens.map((t) => t.text).join("")) : "";
+    const ranked = entries.map(function (entry, number) {
+      const record = entry.record;
+      let score = 0;
+      let seen = 0;
+      let direct = 0;
+      for (const token of tokens) {
+        const own = token.found[number];
+        const page = fieldScore(record.page.records[0], token, true);
+        score += (own.score + 0.25 * page.sure) * token.local;
+        seen += Math.max(own.sure, 0.6 * page.sure) * token.local;
+        direct += own.sure * token.local;
+      }
+      const coverage = seen / total;
+      const how = named.get(record);
+      let value = coverage >= 0.45 && direct > 0 ? score * coverage * coverage : 0;
+      if (phrase && record.squeezed.includes(phrase)) value *= 1.35;
+      if (phrase && squeezed(record.title_).includes(phrase)) value *= 1.6;
+      if (how) value += 26 * how.score * how.score;
+      value *= (record.kind === "c" && codelike ? 1.2 : PRIOR[record.kind]) * (record.page.kind === "n" ? 0.35 : record.page.kind === "a" ? 1 : 0.75);
+      if (value > 0) value += 0.6 * entry.pageScore;
+      return { record, score: value, coverage, how };
+    }).filter((entry) => entry.score > 0);
+    ranked.sort((a, b) => b.score - a.score || a.record.page.number - b.record.page.number || a.record.index - b.record.index);
+    const floor = ranked.length ? ranked[0].score * 0.12 : 0;
+    return ranked.filter((entry) => entry.score >= floor);
+
+    function fieldScore(record, token, titleOnly) {
+      prepare(record);
+      let best = 0;
+      let sure = 0;
+      if (token.single && record.title_.includes(token.text)) return { score: 1.6, sure: 1 };
+      const options = token.parts ? token.parts.map((p) => [p, 0.7 / token.parts.length]) : token.options;
+      let sum = 0;
+      for (const [word, weight] of options) {
+        const inTitle = count(record.title_, record.inTitle, word);
+        const inNames = record.kind === "1" || record.kind === "t" ? count(record.called, record.inNames, word) : 0;
+        let value = inTitle ? 3.2 / (1 + 0.15 * Math.max(0, record.title_.length / (HAN.test(word) ? 2.5 : 7) - 1)) : 0;
+        if (inNames) value = Math.max(value, 2);
+        if (!titleOnly) {
+          if (count(record.far, record.inHidden, word)) value = Math.max(value, 1.5);
+          const n = count(record.plain, record.counts, word);
+          if (n) value += 2.2 * n / (n + 1.2 * (0.4 + 0.6 * record.length / average));
+        }
+        best = Math.max(best, value * weight);
+        if (value) {
+          sure = Math.max(sure, Math.min(1, weight * 1.1));
+          sum += value * weight;
+        }
+      }
+      if (token.parts) return { score: sum, sure: Math.min(1, sum && options.filter(([w]) => count(record.plain + record.far, record.counts, w) || count(record.far, record.inHidden, w) || count(record.title_, record.inTitle, w)).length / options.length) };
+      return { score: best, sure };
+    }
+  }
+
+  // Strings to mark in what is shown.
+  function marked(tokens, named) {
+    const found = new Set();
+    for (const token of tokens) {
+      if (token.han) found.add(token.text);
+      for (const [word, weight] of token.options) if (weight > 0.3) found.add(word);
+      for (const part of token.parts || []) found.add(part);
+    }
+    for (const how of named.values()) if (how.score > 0.5) found.add(how.name);
+    return [...found].filter(Boolean);
+  }
+
+  // --- What is shown -----------------------------------------------------------------------
+
+  // Normal form of a text with the place each of its characters came from.
+  function mapped(text) {
+    let plain = "";
+    const from = [];
+    let at = 0;
+    for (const character of text) {
+      for (const c of normal(character)) {
+        plain += c;
+        from.push(at);
+      }
+      at += character.length;
+    }
+    from.push(text.length);
+    return { plain, from };
+  }
+
+  // Ranges of a text that the words hit: whole words in Latin script, any place in Chinese.
+  function hits(text, words) {
+    const { plain, from } = mapped(text);
+    const ranges = [];
+    const latin = new Set(words.filter((w) => !HAN.test(w)));
+    for (const match of plain.matchAll(/[a-z0-9]+(?:[._][a-z0-9]+)*/g)) {
+      const pieces = [match[0], stem(match[0]), ...match[0].split(/[._]/).map(stem), squeezed(match[0])];
+      if (pieces.some((piece) => latin.has(piece))) {
+        ranges.push([from[match.index], from[match.index + match[0].length]]);
+      }
+    }
+    for (const word of words) {
+      if (!HAN.test(word)) continue;
+      for (let at = plain.indexOf(word); at >= 0; at = plain.indexOf(word, at + 1)) {
+        ranges.push([from[at], from[at + word.length], word]);
+      }
+    }
+    ranges.sort((a, b) => a[0] - b[0] || b[1] - a[1]);
+    const merged = [];
+    for (const range of ranges) {
+      const last = merged[merged.length - 1];
+      if (last && range[0] <= last[1]) last[1] = Math.max(last[1], range[1]);
+      else merged.push([range[0], range[1]]);
+    }
+    return merged;
+  }
+
+  // The sentence that the query hits most, cut to a line or two around its first hit.
+  function excerpt(record, words, longest) {
+    const sentences = record.kind === "r" ? [record.text] : record.text.split(/(?<=[。！？；])|\n|(?<=[a-z0-9)\]"”’]{2}[.!?])\s+(?=[A-Z“"(])/);
+    let best = { score: -1, text: "" };
+    for (const sentence of sentences) {
+      const text = sentence.trim();
+      if (!text) continue;
+      const found = hits(text, words);
+      const distinct = new Set(found.map(([a, b]) => normal(text.slice(a, b))));
+      const score = distinct.size * 3 + Math.min(2, found.length);
+      if (score > best.score) best = { score, text, found };
+    }
+    if (!best.text) return { text: "", ranges: [] };
+    let { text, found } = best;
+    if (text.length > longest) {
+      const first = found.length ? found[0][0] : 0;
+      let start = Math.max(0, Math.min(first - Math.floor(longest / 3), text.length - longest));
+      while (start > 0 && /[a-z0-9]/i.test(text[start - 1]) && /[a-z0-9]/i.test(text[start])) start--;
+      let end = Math.min(text.length, start + longest);
+      while (end < text.length && /[a-z0-9]/i.test(text[end - 1]) && /[a-z0-9]/i.test(text[end])) end++;
+      text = (start ? "…" : "") + text.slice(start, end).trim() + (end < text.length ? "…" : "");
+      found = hits(text, words);
+    }
+    return { text, ranges: found };
+  }
+
+  // What to try instead: the names that are nearest, then the articles.
+  function suggestions(language, query) {
+    const owner = books[language];
+    const key = squeezed(core(owner, query));
+    const near = [];
+    for (const [name, records] of owner.names) {
+      const record = [...records.keys()][0];
+      if (!/[1tc]/.test(record.kind) || Math.abs(name.length - key.length) > 4) continue;
+      const most = Math.max(1, Math.floor(key.length / 2));
+      const distance = edits(key, name, most);
+      if (distance <= most) near.push([distance, record.title]);
+    }
+    near.sort((a, b) => a[0] - b[0]);
+    const articles = owner.pages.filter((p) => p.kind === "a").map((p) => p.title);
+    return [...new Set([...near.slice(0, 2).map((n) => n[1]), ...articles])].slice(0, 6);
+  }
+
+  return { add, search, excerpt, hits, suggestions, books, normal };
+})();
+if (typeof globalThis !== "undefined") globalThis.ProvenSearch = ProvenSearch;

@@ -1,0 +1,171 @@
+"""The index that the browser reads: names and headings as they are, and on which pages a word stands.
+
+The words of a page tell which pages to look at; the best sections of these come from the pages' texts,
+one small file a page, which are needed in any case to show the matching sentence. So the index stays
+small however long the articles are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jieba
+import opencc
+import pypinyin
+
+from scripts.pipeline.paths import writing
+from scripts.pipeline.words import glossary
+from scripts.search.records import Found, Record, read
+from scripts.search.words import HAN, STOP, counted, normal, segmenter, squeezed, words
+
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
+LEVELS = 6  # a word's count on a page is kept as its power of two, from once to 32 times and more
+
+
+def write(site: Path, language: str) -> None:
+    """Write `search/` of one built language: the index, each page's texts, the table of pinyin."""
+    found = read(site, language)
+    folder = site / "search"
+    for old in folder.glob("text-*.js"):
+        old.unlink()
+    index = build(found, language)
+    writing(folder / "index.js", script(index))
+    writing(folder / "pinyin.js", script({"pinyin": pinyin_table(index["words"])}))
+    for number, page in enumerate(found):
+        writing(folder / f"text-{number}.js", script(texts(page, number, language)))
+
+
+def script(data: dict[str, Any]) -> str:
+    """As a script and not as JSON: it loads under the strict policy, and from a folder without a server."""
+    return f"ProvenSearch.add({json.dumps(data, ensure_ascii=False, separators=(',', ':'))});\n"
+
+
+def texts(page: Found, number: int, language: str) -> dict[str, Any]:
+    """What is shown of each record of a page, and what else it is found by."""
+    return {
+        "language": language,
+        "page": number,
+        "texts": [record.text for record in page.records],
+        "hidden": [record.hidden for record in page.records],
+    }
+
+
+def build(found: list[Found], language: str, cut: jieba.Tokenizer | None = None) -> dict[str, Any]:
+    """The index of one language; `cut` segments Chinese."""
+    counts = page_words(found, cut or segmenter(frozenset(site_names(found))))
+    vocabulary = sorted(set().union(*counts))
+    topics = {page.topic: number for number, page in enumerate(found) if page.article}
+    homes = {term.id: topics[term.topic] for term in glossary().values() if term.topic in topics}
+    characters = set(re.findall(f"[{HAN}]", "".join(vocabulary)))
+    return {
+        "language": language,
+        "pages": [
+            {
+                "url": page.url,
+                "kind": "a" if page.article else "n" if page.notebook else "",
+                "records": [_entry(record, homes) for record in page.records],
+            }
+            for page in found
+        ],
+        "stop": " ".join(sorted(STOP)),
+        "words": front_coded(vocabulary),
+        "places": ",".join(
+            "".join(
+                DIGITS[page] + DIGITS[level(count[word])] for page, count in enumerate(counts) if word in count
+            )
+            for word in vocabulary
+        ),
+        "simplified": simplified_table(characters),
+    }
+
+
+def _entry(record: Record, homes: dict[str, int]) -> list[Any]:
+    """Kind, id, title, other names, and the article a term belongs to; what is empty at the end is left out."""
+    known = {squeezed(record.title)}
+    names = []
+    for name in record.names:
+        if (key := squeezed(simplified(name))) not in known:
+            known.add(key)
+            names.append(name)
+    entry: list[Any] = [record.kind, record.id, record.title, names, homes.get(record.id, "")]
+    while entry[-1] in ("", []):
+        entry.pop()
+    return entry
+
+
+def site_names(found: list[Found]) -> Iterable[str]:
+    """Words that must not be cut: titles, aliases, terms."""
+    for page in found:
+        if page.article:
+            yield from (page.title, *page.records[0].names)
+    for term in glossary().values():
+        yield from term.words
+
+
+def page_words(found: list[Found], cut: jieba.Tokenizer) -> list[dict[str, int]]:
+    """The words of each page with their counts; an article also has the names of its terms."""
+    terms = {page.topic: "\n".join(w for t in glossary().values() if t.topic == page.topic for w in t.words) for page in found if page.article}
+    return [
+        counted(
+            word
+            for text in [
+                *(t for record in page.records for t in (record.title, record.text, record.hidden, *record.names)),
+                terms.get(page.topic, "") if page.article else "",
+            ]
+            for word in words(simplified(text), cut)
+        )
+        for page in found
+    ]
+
+
+def level(count: int) -> int:
+    return min(LEVELS - 1, int(math.log2(count)))
+
+
+def front_coded(vocabulary: list[str]) -> str:
+    """Sorted words, each as the length it shares with the one before and what follows."""
+    coded, last = [], ""
+    for word in vocabulary:
+        shared = 0
+        while shared < min(len(word), len(last), len(DIGITS) - 1) and word[shared] == last[shared]:
+            shared += 1
+        coded.append(DIGITS[shared] + word[shared:])
+        last = word
+    return "\n".join(coded)
+
+
+@lru_cache
+def _converter() -> opencc.OpenCC:
+    return opencc.OpenCC("t2s")
+
+
+@lru_cache(maxsize=4096)
+def simplified(text: str) -> str:
+    return str(_converter().convert(text)) if re.search(f"[{HAN}]", text) else text
+
+
+def simplified_table(known: set[str]) -> str:
+    """Pairs of a traditional character and the simplified one that occurs on the site."""
+    traditional = [chr(code) for code in range(0x4E00, 0xA000)]
+    converted = simplified("\n".join(traditional)).split("\n")
+    return "".join(
+        old + new for old, new in zip(traditional, converted, strict=True) if old != new and new in known
+    )
+
+
+def pinyin_table(site_words: str) -> str:
+    """Syllables with their characters, `ji机积…`: the common ones, and all that occur on the site."""
+    common = bytes(b for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) for b in (high, low))
+    characters = set(common.decode("gb2312", errors="ignore")) | set(re.findall(f"[{HAN}]", site_words))
+    syllables: dict[str, list[str]] = {}
+    for character in sorted(characters):
+        reading = pypinyin.lazy_pinyin(character)[0]
+        if re.fullmatch("[a-z]+", reading):
+            syllables.setdefault(reading, []).append(character)
+    return " ".join(syllable + "".join(found) for syllable, found in sorted(syllables.items()))

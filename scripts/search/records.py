@@ -1,0 +1,217 @@
+"""What can be found: every page, section, snippet, term and reference, read from the built pages."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lxml import html
+
+from scripts.pipeline import notebook
+from scripts.pipeline.pages import Page, pages, summaries
+from scripts.pipeline.paths import LANGUAGES, topics
+from scripts.pipeline.source import Snippet, find_snippet
+from scripts.pipeline.words import glossary
+from scripts.search.words import squeezed
+
+# Not words of the author: controls, listings made of other pages' words, code (found by its names).
+LEFT_OUT = {
+    "snippet", "proof", "evidence", "headerlink", "formula-display", "drawn-images", "topic-cards", "totals",
+    "catalogue", "glossary", "caption-number", "notebook",
+}  # fmt: skip
+BLOCKS = {"p", "li", "h1", "h2", "h3", "h4", "figcaption", "tr", "summary", "dt", "dd", "table", "details", "pre"}
+
+
+@dataclass
+class Record:
+    """One thing to find, and where it is.
+
+    kind: `1` a page, `2` to `4` a section by its heading's level, `c` code, `t` term, `r` reference.
+    """
+
+    kind: str
+    id: str
+    title: str
+    names: list[str] = field(default_factory=list)  # what else it is called
+    text: str = ""  # what is shown of it, a sentence at a time
+    hidden: str = ""  # found, not shown: the heading in the other language, names used in code
+
+
+@dataclass
+class Found:
+    """A page with all that can be found on it; the page itself is the first of its records."""
+
+    name: str
+    url: str
+    title: str
+    records: list[Record]
+    article: bool = False
+    topic: str | None = None
+    notebook: bool = False
+
+
+def read(site: Path, language: str) -> list[Found]:
+    """All pages of one built language, articles first."""
+    found = [_page(site, page) for page in pages(language)]
+    found += [_notebook(site, topic, language) for topic in topics()]
+    return sorted((page for page in found if page), key=lambda page: (not page.article, page.notebook))
+
+
+def _page(site: Path, page: Page) -> Found:
+    other = next(p for la in LANGUAGES if la != page.language for p in pages(la) if p.name == page.name)
+    titles = {section.id: plain(section.title) for section in other.sections if section.id}
+    aliases = page.meta.get("aliases") or {}
+    names = [alias for language in LANGUAGES for alias in aliases.get(language) or []]
+    first = Record("1", "", page.title, [*names, other.title], str(page.meta.get("description", "")))
+    records = [first]
+    article = html.parse(str(site / page.url / "index.html")).find(".//article")
+    for record in _sections(article, page.language):
+        if record.kind == "1":
+            first.text = "\n".join(filter(None, (first.text, record.text)))
+        else:
+            record.hidden = record.hidden or plain(titles.get(record.id, ""))
+            records.append(record)
+    if page.name == "glossary":
+        records += [
+            Record("t", term.id, term.names[page.language], term.words, term.definitions[page.language])
+            for term in glossary().values()
+        ]
+    if page.topic:
+        hand_down(records, page.topic)
+    return Found(page.name, page.url, page.title, records, page.topic is not None, page.topic)
+
+
+def hand_down(records: list[Record], topic: str) -> None:
+    """Give a page's other names, and its topic's terms, to the section that bears the name in its heading."""
+    terms = [word for term in glossary().values() if term.topic == topic for word in term.words]
+    for name in dict.fromkeys([*records[0].names, *terms]):
+        key = squeezed(name)
+        if not key or key == squeezed(records[0].title):
+            continue
+        fitting = [
+            (len(heading), record)
+            for record in records
+            if record.kind in "234"
+            for heading in map(squeezed, (record.title, record.hidden, record.id))
+            if key in heading and len(heading) <= 2 * len(key)
+        ]
+        if fitting:
+            record = min(fitting, key=lambda pair: pair[0])[1]
+            record.names.append(name)
+            if name in records[0].names:
+                records[0].names.remove(name)
+
+
+def _notebook(site: Path, topic: str, language: str) -> Found | None:
+    """A notebook repeats its article; it is found by its title and headings."""
+    name = f"notebooks/{topic.replace('_', '-')}"
+    path = site / name / "index.html"
+    if not path.is_file() or not notebook.output_path(topic, language).is_file():
+        return None
+    article = html.parse(str(path)).find(".//article")
+    heads = [" ".join(head.text_content().replace("¶", "").split()) for head in article.iter("h1", "h2", "h3")]
+    record = Record("1", "", heads[0], [], " · ".join(heads[1:]), "notebook jupyter ipynb 笔记本")
+    return Found(name, f"{name}/", heads[0], [record], topic=topic, notebook=True)
+
+
+def plain(markdown: str) -> str:
+    """A heading without its markup."""
+    return re.sub(r"\[([^\]]+)\]\([^)]*\)|[`*$]", lambda m: m[1] or "", markdown)
+
+
+def _sections(article: html.HtmlElement, language: str) -> Iterator[Record]:
+    """The records of a page in reading order, each with the text under it."""
+    current = Record("1", "", "")
+    texts: list[str] = []
+    pending: list[Record] = []
+    cited = {
+        link.get("href", "")[1:]: " ".join(link.text_content().split())
+        for link in reversed(article.xpath(".//a[starts-with(@href, '#ref-')]"))
+    }
+
+    def done() -> Iterator[Record]:
+        current.text = tidy("".join(texts))
+        texts.clear()
+        yield current
+        yield from pending
+        pending.clear()
+
+    for element, text in _flow(article):
+        if element is None:
+            texts.append(text)
+        elif element.get("data-snippet"):
+            pending.append(_snippet(element, language))
+        elif element.tag == "li":
+            text = tidy(_text(element))
+            pending.append(Record("r", element.get("id"), cited.get(element.get("id"), text[:40]), text=text))
+        else:
+            yield from done()
+            current = Record(element.tag[1], element.get("id"), tidy(_text(element)))
+    yield from done()
+
+
+def _flow(element: html.HtmlElement) -> Iterator[tuple[html.HtmlElement | None, str]]:
+    """Headings, snippets and references as elements, everything else as text, in order."""
+    for child in element:
+        if isinstance(child.tag, str):
+            classes = set((child.get("class") or "").split())
+            heading = child.tag in ("h1", "h2", "h3", "h4") and child.get("id")
+            reference = child.tag == "li" and (child.get("id") or "").startswith("ref-")
+            if child.get("data-snippet") or reference or heading:
+                yield child, ""
+            elif "formula" in classes:
+                yield None, _formula(child)
+            elif not classes & LEFT_OUT and child.tag not in ("script", "style", "template", "h1"):
+                if child.text:
+                    yield None, child.text
+                yield from _flow(child)
+            if child.tag in BLOCKS:
+                yield None, "\n"
+            elif child.tag in ("td", "th", "br"):
+                yield None, " "
+        if child.tail:
+            yield None, child.tail
+
+
+def _text(element: html.HtmlElement) -> str:
+    return (element.text or "") + "".join(text for _, text in _flow(element))
+
+
+def _formula(element: html.HtmlElement) -> str:
+    """Short formulas read as text; a longer one is left to the page."""
+    shown = "".join(element.xpath(".//*[@class='katex-html']//text()"))
+    return shown if len(shown) < 24 and "frac" not in (element.get("data-tex") or "") else "…"
+
+
+def tidy(text: str) -> str:
+    """One space between words, one line a block; lines without a letter (rows of numbers) go."""
+    text = re.sub("[\u200b\u2060¶]", "", text)
+    lines = (" ".join(line.split()) for line in text.split("\n"))
+    return "\n".join(line for line in lines if re.search(r"[^\W\d_]{2}", line))
+
+
+def _snippet(element: html.HtmlElement, language: str) -> Record:
+    name = element.get("data-snippet")
+    snippet = find_snippet(name)
+    assert snippet is not None, name
+    other = next(la for la in LANGUAGES if la != language)
+    mine, theirs = summaries(language).get(name, ""), summaries(other).get(name, "")
+    return Record("c", element.get("id"), snippet.name, [], mine, f"{theirs} {names_used(snippet)}")
+
+
+def names_used(snippet: Snippet) -> str:
+    """Arguments, functions and attributes that a snippet's code uses."""
+    found: dict[str, None] = {}
+    for node in ast.walk(ast.parse(snippet.source)):
+        if isinstance(node, ast.arg):
+            found[node.arg] = None
+        elif isinstance(node, ast.Attribute):
+            found[node.attr] = None
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            found[node.func.id] = None
+    common = {"self", "Tensor", *dir(builtins)}
+    return " ".join(name for name in found if len(name) > 2 and name[0] != "_" and name not in common)
