@@ -86,24 +86,42 @@ def _page(site: Path, page: Page) -> Found:
 
 
 def hand_down(records: list[Record], topic: str) -> None:
-    """Give a page's other names, and its topic's terms, to the section that bears the name in its heading."""
-    terms = [word for term in glossary().values() if term.topic == topic for word in term.words]
-    for name in dict.fromkeys([*records[0].names, *terms]):
-        key = squeezed(name)
-        if not key or key == squeezed(records[0].title):
-            continue
-        fitting = [
-            (len(heading), record)
-            for record in records
-            if record.kind in "234"
-            for heading in map(squeezed, (record.title, record.hidden, record.id))
-            if key in heading and len(heading) <= 2 * len(key)
-        ]
-        if fitting:
-            record = min(fitting, key=lambda pair: pair[0])[1]
-            record.names.append(name)
-            if name in records[0].names:
-                records[0].names.remove(name)
+    """Give a page's other names, and all names of its terms, to the section whose heading bears one of them.
+
+    What is left stays with the page: as its names if they are like its title, else as words it is found by.
+    """
+    page = records[0]
+    terms = [term.words for term in glossary().values() if term.topic == topic]
+    own = {squeezed(name) for name in (page.title, page.names[-1])}
+    own |= {squeezed(word) for words in terms if own & set(map(squeezed, words)) for word in words}
+    for names in [[name] for name in page.names] + terms:
+        keys = {squeezed(name) for name in names}
+        if not keys & own and (section := _bearing(keys, records)):
+            section.names += [name for name in names if name not in section.names]
+            page.names = [name for name in page.names if name not in names]
+    like = [name for name in page.names if squeezed(name) in own or alike(name, page.title)]
+    page.hidden = "; ".join(name for name in page.names if name not in like)
+    page.names = like
+
+
+def _bearing(keys: set[str], records: list[Record]) -> Record | None:
+    """The first section whose heading, in either language, or whose id is little more than one of the names."""
+    for fits in (
+        lambda key, heading: key == squeezed(heading),
+        lambda key, heading: len(key) > (3 if key.isascii() else 1) and key in squeezed(heading) and len(squeezed(heading)) <= 2 * len(key),
+    ):
+        for record in records:
+            if record.kind in "234" and any(
+                fits(key, heading) for key in keys for heading in (record.title, record.hidden, record.id)
+            ):
+                return record
+    return None
+
+
+def alike(name: str, title: str) -> bool:
+    """Whether most of a name's characters stand in the title too: 分割评价指标 and 语义分割指标."""
+    letters = squeezed(name)
+    return sum(letter in squeezed(title) for letter in letters) > 0.6 * len(letters)
 
 
 def _notebook(site: Path, topic: str, language: str) -> Found | None:

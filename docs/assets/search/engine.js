@@ -6,6 +6,7 @@ const ProvenSearch = (function () {
   const HAN = /[\u3400-\u4dbf\u4e00-\u9fff]/;
   const RUN = /[\u3400-\u4dbf\u4e00-\u9fff]+|[a-z0-9_]+(?:\.[a-z0-9_]+)*/g;
   const DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
+  const LEAST = 0.42; // share of a query, by weight, that a result has to hold
   const PAGES_READ = 5; // pages whose texts are read for one query
   const books = {};
   let readings = null; // character → syllable, loaded when a word is not known
@@ -94,12 +95,13 @@ const ProvenSearch = (function () {
   }
 
   function name(owner, text, record, weight) {
-    const key = squeezed(core(owner, text));
-    if (key.length < 1) return;
-    if (!owner.names.has(key)) owner.names.set(key, new Map());
-    const known = owner.names.get(key);
-    known.set(record, Math.max(weight, known.get(record) || 0));
-    if (!owner.written.has(key)) owner.written.set(key, text);
+    for (const key of new Set([squeezed(core(owner, text)), squeezed(normal(text))])) {
+      if (!key) continue;
+      if (!owner.names.has(key)) owner.names.set(key, new Map());
+      const known = owner.names.get(key);
+      known.set(record, Math.max(weight, known.get(record) || 0));
+      if (!owner.written.has(key)) owner.written.set(key, text);
+    }
   }
 
   // --- Words, as scripts/search/words.py makes them ----------------------------------------
@@ -198,7 +200,7 @@ const ProvenSearch = (function () {
     if (owner.words.has(word)) put(word, 1);
     if ((typing || !token.options.size) && word.length > 1) {
       for (const other of owner.sorted) {
-        if (other.startsWith(word) && other !== word) put(other, 0.85 * Math.pow(word.length / other.length, 0.7));
+        if (other.startsWith(word) && other !== word) put(other, 0.9 * Math.pow(word.length / other.length, 0.4));
       }
     }
     if (!token.options.size) {
@@ -286,7 +288,7 @@ const ProvenSearch = (function () {
         if (name === key) continue;
         if (name.startsWith(key)) take(records, 0.4 + 0.4 * key.length / name.length, name);
         else if (name.includes(key)) take(records, 0.2 + 0.4 * key.length / name.length, name);
-        else if (name.length > 2 && key.includes(name)) take(records, 0.6 * name.length / key.length, name);
+        else if (name.length > 2 && key.includes(name)) take(records, 0.45 * name.length / key.length, name);
       }
     }
     return found;
@@ -376,24 +378,76 @@ const ProvenSearch = (function () {
         }
       }
     }
-    const named = namedBy(owner, key);
-    const all = owner.pages.length;
-    for (const token of tokens) {
-      const on = new Set();
-      for (const word of token.options.keys()) for (const page of (owner.words.get(word) || new Map()).keys()) on.add(page);
-      token.rarity = token.options.size || token.parts ? rarity(on.size, all) : rarity(0, all) * 1.2;
-      if (token.single) token.rarity *= 0.5;
+    if (!instead && tokens.length === 1 && doubtful(tokens[0])) for (const word of soundsLike(owner, tokens[0])) tokens[0].options.set(word, 0.8);
+    const readings_ = [{ tokens, key, weight: 1 }, ...otherNames(owner, key)];
+    const best = new Map(); // page → its entry in the reading that suits it best
+    for (const reading of readings_) {
+      weigh(owner, reading);
+      for (const page of owner.pages) {
+        const score = reading.weight * pageScore(owner, page, reading);
+        if (score > 0 && !(best.get(page) >= score)) best.set(page, score);
+      }
     }
-    const whole = tokens.reduce((sum, t) => sum + t.rarity, 0) || 1;
-    const ranked = owner.pages.map((page) => pageScore(owner, page, tokens, whole, named))
-      .filter((entry) => entry.score > 0).sort((a, b) => b.score - a.score).slice(0, PAGES_READ);
-    const need = ranked.filter((entry) => !entry.page.ready).map((entry) => ({ language, page: entry.page.number }));
+    const ranked = [...best].sort((a, b) => b[1] - a[1]).slice(0, PAGES_READ);
+    const need = ranked.filter(([page]) => !page.ready).map(([page]) => ({ language, page: page.number }));
     if (need.length) return { need };
-    const records = ranked.flatMap((entry) => entry.page.records.map((record) => ({ record, pageScore: entry.score })));
-    return { results: rank(records, tokens, named, key, /[a-z]_[a-z]|[a-z]\.[a-z]|[a-z][A-Z]/.test(query)), words: marked(tokens, named), tokens, instead };
+    const records = ranked.flatMap(([page, score]) => page.records.map((record) => ({ record, pageScore: score })));
+    const codelike = /[a-z]_[a-z]|[a-z]\.[a-z]|[a-z][A-Z]/.test(query);
+    const raw = normal(query);
+    const found = new Map();
+    for (const reading of readings_) {
+      for (const entry of rank(records, reading, codelike, raw)) {
+        entry.score *= reading.weight;
+        if (!(found.get(entry.record) && found.get(entry.record).score >= entry.score)) found.set(entry.record, entry);
+      }
+    }
+    const words = [...new Set(readings_.flatMap((reading) => marked(reading.tokens, reading.named)))];
+    return { results: ordered([...found.values()]), words, tokens, instead };
   }
 
-  function pageScore(owner, page, tokens, whole, named) {
+  // A term's other names lead to the same place: who types 误差矩阵 is shown where 混淆矩阵 is explained.
+  function otherNames(owner, key) {
+    const found = [];
+    for (const [record, weight] of owner.names.get(key) || []) {
+      if (record.kind !== "t" || weight < 0.9) continue;
+      for (const name of [record.title, ...record.names]) {
+        const tokens = analyse(owner, name);
+        const other = squeezed(core(owner, name));
+        if (other !== key && tokens.length && tokens.every((t) => t.options.get(t.text) === 1)) {
+          found.push({ tokens, key: other, weight: 0.85 });
+        }
+      }
+    }
+    return found.slice(0, 6);
+  }
+
+  function weigh(owner, reading) {
+    reading.named = namedBy(owner, reading.key);
+    for (const token of reading.tokens) {
+      const on = new Set();
+      for (const word of token.options.keys()) for (const page of (owner.words.get(word) || new Map()).keys()) on.add(page);
+      token.rarity = rarity(token.options.size || token.parts ? on.size : 0, owner.pages.length);
+      if (token.single) token.rarity *= 0.5;
+    }
+    reading.whole = reading.tokens.reduce((sum, t) => sum + t.rarity, 0) || 1;
+  }
+
+  // By score; but a term stands behind the article that explains it.
+  function ordered(entries) {
+    entries.sort((a, b) => b.score - a.score || a.record.page.number - b.record.page.number || a.record.index - b.record.index);
+    const floor = entries.length ? entries[0].score * 0.12 : 0;
+    const kept = entries.filter((entry) => entry.score >= floor);
+    for (const term of kept.filter((entry) => entry.record.home !== undefined)) {
+      const at = kept.indexOf(term);
+      const article = kept.findIndex((entry) => entry.record.page.number === term.record.home);
+      if (article > at) {
+        kept.splice(at, 0, ...kept.splice(article, 1));
+      }
+    }
+    return kept;
+  }
+
+  function pageScore(owner, page, { tokens, whole, named }) {
     let score = 0;
     let seen = 0;
     for (const token of tokens) {
@@ -419,9 +473,8 @@ const ProvenSearch = (function () {
     for (const [record, how] of named) {
       if (record.page === page) bonus = Math.max(bonus, how.score * (record.kind === "1" ? 1.15 : 1));
     }
-    const text = coverage >= 0.5 ? score * coverage * coverage : 0;
-    const prior = page.kind === "a" ? 1 : page.kind === "n" ? 0.35 : 0.6;
-    return { page, score: (text + (bonus > 0.4 || text ? 8 * bonus : 0)) * prior };
+    const text = coverage >= LEAST ? score * coverage * coverage : 0;
+    return (text + (bonus > 0.4 || text ? 8 * bonus : 0)) * (page.kind === "a" ? 1 : 0.6);
   }
 
   function prepare(record) {
@@ -429,8 +482,8 @@ const ProvenSearch = (function () {
     record.plain = normal(record.text);
     record.far = normal(record.hidden || "");
     record.counts = wordCounts(record.plain);
-    record.title_ = normal(record.title);
-    record.inTitle = wordCounts(record.title_);
+    record.plainTitle = normal(record.title);
+    record.inTitle = wordCounts(record.plainTitle);
     record.inHidden = wordCounts(record.far);
     record.called = record.names.map(normal).join(" \n ");
     record.inNames = wordCounts(record.called);
@@ -460,58 +513,56 @@ const ProvenSearch = (function () {
 
   const PRIOR = { 1: 1.1, 2: 1, 3: 1.05, 4: 1, c: 0.8, t: 0.5, r: 0.75 };
 
-  function rank(entries, tokens, named, key, codelike) {
-    const average = 90;
+  function rank(entries, { tokens, named, key }, codelike, raw) {
     for (const { record } of entries) prepare(record);
     for (const token of tokens) {
       token.found = entries.map(({ record }) => fieldScore(record, token));
-      const on = token.found.filter((f) => f.sure > 0).length;
-      token.local = 0.4 * token.rarity + rarity(on, entries.length);
+      token.local = 0.4 * token.rarity + rarity(token.found.filter((f) => f.sure > 0).length, entries.length);
+      if (token.single) token.local *= 0.5;
     }
     const total = tokens.reduce((sum, t) => sum + t.local, 0) || 1;
-    const phrase = key.length > 2 && tokens.length > 1 ? squeezed(tokens.map((t) => t.text).join("")) : "";
-    const ranked = entries.map(function (entry, number) {
-      const record = entry.record;
+    const phrase = tokens.length > 1 ? squeezed(tokens.map((t) => t.text).join("")) : "";
+    const said = new Set(raw.match(/[a-z0-9]+/g) || []);
+    return entries.map(function ({ record, pageScore }, number) {
       let score = 0;
       let seen = 0;
       let direct = 0;
       for (const token of tokens) {
         const own = token.found[number];
         const page = fieldScore(record.page.records[0], token, true);
-        score += (own.score + 0.25 * page.sure) * token.local;
-        seen += Math.max(own.sure, 0.6 * page.sure) * token.local;
+        score += (own.score + 0.4 * page.sure) * token.local;
+        seen += Math.max(own.sure, 0.8 * page.sure) * token.local;
         direct += own.sure * token.local;
       }
       const coverage = seen / total;
-      const how = named.get(record);
-      let value = coverage >= 0.45 && direct > 0 ? score * coverage * coverage : 0;
+      let value = coverage >= LEAST && direct > 0 ? score * Math.pow(coverage, 3) : 0;
       if (phrase && record.squeezed.includes(phrase)) value *= 1.35;
-      if (phrase && squeezed(record.title_).includes(phrase)) value *= 1.6;
+      if (phrase && squeezed(record.plainTitle).includes(phrase)) value *= 1.6;
+      const how = named.get(record);
       if (how) value += 26 * how.score * how.score;
-      value *= (record.kind === "c" && codelike ? 1.2 : PRIOR[record.kind]) * (record.page.kind === "n" ? 0.35 : record.page.kind === "a" ? 1 : 0.75);
-      if (value > 0) value += 0.6 * entry.pageScore;
-      return { record, score: value, coverage, how };
+      if (value > 0 && /[2-4]/.test(record.kind)) value += 12 * sharedTitle(record, raw, said);
+      value *= record.kind === "c" && codelike ? 1.2 : PRIOR[record.kind];
+      if (record.page.kind === "n") value *= tokens.some((t) => count(record.far, record.inHidden, t.text)) ? 1.5 : 0.35;
+      else if (record.page.kind !== "a") value *= 0.75;
+      return { record, score: value > 0 ? value + 0.6 * pageScore : 0, coverage, how };
     }).filter((entry) => entry.score > 0);
-    ranked.sort((a, b) => b.score - a.score || a.record.page.number - b.record.page.number || a.record.index - b.record.index);
-    const floor = ranked.length ? ranked[0].score * 0.12 : 0;
-    return ranked.filter((entry) => entry.score >= floor);
 
     function fieldScore(record, token, titleOnly) {
       prepare(record);
       let best = 0;
       let sure = 0;
-      if (token.single && record.title_.includes(token.text)) return { score: 1.6, sure: 1 };
+      if (token.single && record.plainTitle.includes(token.text)) return { score: 1.6, sure: 1 };
       const options = token.parts ? token.parts.map((p) => [p, 0.7 / token.parts.length]) : token.options;
       let sum = 0;
       for (const [word, weight] of options) {
-        const inTitle = count(record.title_, record.inTitle, word);
+        const inTitle = count(record.plainTitle, record.inTitle, word);
         const inNames = record.kind === "1" || record.kind === "t" ? count(record.called, record.inNames, word) : 0;
-        let value = inTitle ? 3.2 / (1 + 0.15 * Math.max(0, record.title_.length / (HAN.test(word) ? 2.5 : 7) - 1)) : 0;
+        let value = inTitle ? 3.6 / (1 + 0.15 * Math.max(0, record.plainTitle.length / (HAN.test(word) ? 2.5 : 7) - 1)) : 0;
         if (inNames) value = Math.max(value, 2);
         if (!titleOnly) {
-          if (count(record.far, record.inHidden, word)) value = Math.max(value, 1.5);
+          if (count(record.far, record.inHidden, word)) value = Math.max(value, record.kind === "c" ? 0.8 : 1.5);
           const n = count(record.plain, record.counts, word);
-          if (n) value += 2.2 * n / (n + 1.2 * (0.4 + 0.6 * record.length / average));
+          if (n) value += 2.2 * n / (n + 1.2 * (0.4 + 0.6 * record.length / 90));
         }
         best = Math.max(best, value * weight);
         if (value) {
@@ -519,9 +570,20 @@ const ProvenSearch = (function () {
           sum += value * weight;
         }
       }
-      if (token.parts) return { score: sum, sure: Math.min(1, sum && options.filter(([w]) => count(record.plain + record.far, record.counts, w) || count(record.far, record.inHidden, w) || count(record.title_, record.inTitle, w)).length / options.length) };
+      if (token.parts) return { score: sum, sure: Math.min(1, sum && options.filter(([w]) => count(record.plain + record.far, record.counts, w) || count(record.far, record.inHidden, w) || count(record.plainTitle, record.inTitle, w)).length / options.length) };
       return { score: best, sure };
     }
+  }
+
+  // Headings are made of small words too: 用在哪里, "When not to use it". How much of one was typed?
+  function sharedTitle(record, raw, said) {
+    if (HAN.test(record.plainTitle)) {
+      const title = squeezed(record.plainTitle);
+      return title.length > 2 && squeezed(raw).includes(title) ? 1 : 0;
+    }
+    const title = record.plainTitle.match(/[a-z0-9]+/g) || [];
+    const share = title.filter((word) => said.has(word)).length / title.length;
+    return title.length > 2 && share >= 0.6 ? share : 0;
   }
 
   // Strings to mark in what is shown.
@@ -532,7 +594,11 @@ const ProvenSearch = (function () {
       for (const [word, weight] of token.options) if (weight > 0.3) found.add(word);
       for (const part of token.parts || []) found.add(part);
     }
-    for (const how of named.values()) if (how.score > 0.5) found.add(how.name);
+    for (const [record, how] of named) {
+      if (how.score > 0.5) found.add(how.name);
+      // Found by another name: what it is called here is the hit as well.
+      if (how.score > 0.85) for (const part of core(record.page.book, record.title).split(" ")) found.add(part);
+    }
     return [...found].filter(Boolean);
   }
 
