@@ -60,8 +60,8 @@ def build(found: list[Found], language: str, cut: jieba.Tokenizer | None = None)
     """The index of one language; `cut` segments Chinese."""
     counts = page_words(found, cut or segmenter(frozenset(site_names(found))))
     vocabulary = sorted(set().union(*counts))
-    topics = {page.topic: number for number, page in enumerate(found) if page.article}
-    homes = {term.id: topics[term.topic] for term in glossary().values() if term.topic in topics}
+    articles = {page.topic: number for number, page in enumerate(found) if page.article}
+    homes = {term.id: articles[term.topic] for term in glossary().values() if term.topic in articles}
     characters = set(re.findall(f"[{HAN}]", "".join(vocabulary)))
     return {
         "language": language,

@@ -16,7 +16,7 @@ from scripts.pipeline.pages import Page, pages, summaries
 from scripts.pipeline.paths import LANGUAGES, topics
 from scripts.pipeline.source import Snippet, find_snippet
 from scripts.pipeline.words import glossary
-from scripts.search.words import squeezed
+from scripts.search.words import STOP, normal, squeezed, stem
 
 # Not words of the author: controls, listings made of other pages' words, code (found by its names).
 LEFT_OUT = {
@@ -96,7 +96,7 @@ def hand_down(records: list[Record], topic: str) -> None:
     own |= {squeezed(word) for words in terms if own & set(map(squeezed, words)) for word in words}
     for names in [[name] for name in page.names] + terms:
         keys = {squeezed(name) for name in names}
-        if not keys & own and (section := _bearing(keys, records)):
+        if not keys & own and (section := _bearing(names, records)):
             section.names += [name for name in names if name not in section.names]
             page.names = [name for name in page.names if name not in names]
     like = [name for name in page.names if squeezed(name) in own or alike(name, page.title)]
@@ -104,18 +104,34 @@ def hand_down(records: list[Record], topic: str) -> None:
     page.names = like
 
 
-def _bearing(keys: set[str], records: list[Record]) -> Record | None:
+def _bag(text: str) -> frozenset[str]:
+    """The words of an English name in any order: "mean IoU" and "IoU and its mean"."""
+    found = frozenset(stem(word) for word in re.findall("[a-z0-9]+", normal(text))) - STOP
+    return found if len(found) > 1 and text.isascii() else frozenset({text})
+
+
+def _bearing(names: list[str], records: list[Record]) -> Record | None:
     """The first section whose heading, in either language, or whose id is little more than one of the names."""
-    for fits in (
-        lambda key, heading: key == squeezed(heading),
-        lambda key, heading: len(key) > (3 if key.isascii() else 1) and key in squeezed(heading) and len(squeezed(heading)) <= 2 * len(key),
-    ):
+    bags = {_bag(name) for name in names}
+    for fits in (_same, _frames):
         for record in records:
-            if record.kind in "234" and any(
-                fits(key, heading) for key in keys for heading in (record.title, record.hidden, record.id)
+            headings = [record.title, record.hidden, record.id]
+            if record.kind in "234" and (
+                bags & {_bag(heading) for heading in headings}
+                or any(fits(squeezed(name), squeezed(heading)) for name in names for heading in headings)
             ):
                 return record
     return None
+
+
+def _same(key: str, heading: str) -> bool:
+    return key == heading
+
+
+def _frames(key: str, heading: str) -> bool:
+    """Whether a heading begins or ends with a name and holds little more."""
+    long_enough = len(key) > (3 if key.isascii() else 1)
+    return long_enough and len(heading) <= 2 * len(key) and heading.startswith(key) | heading.endswith(key)
 
 
 def alike(name: str, title: str) -> bool:

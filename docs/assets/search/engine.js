@@ -71,11 +71,14 @@ const ProvenSearch = (function () {
   function pageOf(owner, page, number) {
     const made = { number, url: page.url, kind: page.kind, book: owner, ready: false };
     let parents = [];
+    let within = ""; // the page's part, by the id of its heading
     made.records = page.records.map(function ([kind, id, title, names, home], index) {
       const record = {
         page: made, kind, id, title, index, names: names || [], home: home === "" ? undefined : home,
         text: "", plain: "", label: normal(title),
       };
+      if (kind === "2") within = id;
+      record.minor = /^(exercises|mistakes)$/.test(within) && kind !== "2";
       if (/[1-4]/.test(kind)) {
         parents = parents.slice(0, kind - 1);
         parents[kind - 1] = title;
@@ -213,7 +216,9 @@ const ProvenSearch = (function () {
         else if (related(word, other)) put(other, 0.6);
       }
       token.guessed = !token.options.size;
-      if (token.guessed) for (const [other, weight] of nearest(owner.sorted, word)) put(other, weight);
+      if (token.guessed) {
+        for (const form of new Set([run, word])) for (const [other, weight] of nearest(owner.sorted, form)) put(other, weight);
+      }
     }
     return token;
   }
@@ -300,10 +305,10 @@ const ProvenSearch = (function () {
 
   // The name that a query with an unknown word most likely means: by a few edits, or by its sound,
   // kongdongjuanji, kdjj, and 空动卷机 for 空洞卷积.
-  function corrected(owner, key) {
+  function corrected(owner, key, least) {
     const han = HAN.test(key);
     const most = allowed(key.length, han);
-    let best = { quality: 0.45 };
+    let best = { quality: least };
     const take = function (name, quality) {
       const weight = Math.max(...[...owner.names.get(name)].map(([r, w]) => w * (/[1tc]/.test(r.kind) ? 1 : 0.85)));
       if (quality * weight > best.quality) best = { name, quality: quality * weight };
@@ -365,23 +370,30 @@ const ProvenSearch = (function () {
     let tokens = analyse(owner, query);
     let key = squeezed(core(owner, query));
     let instead;
-    if (tokens.some(doubtful) && !owner.names.has(key)) {
+    const whole = squeezed(normal(query));
+    // 也 only points, but in 感受也 it is a slip for 野.
+    const slip = HAN.test(whole) && whole.length < 5 && key.length < whole.length && key.length > 1;
+    if ((tokens.some(doubtful) || slip) && !owner.names.has(key) && !owner.names.has(whole)) {
       if (!readings) return { need: [{ pinyin: true, language }] };
-      const name = corrected(owner, key);
+      const said = tokens.length === 1 && !slip ? soundsLike(owner, tokens[0]) : [];
+      const name = corrected(owner, slip ? whole : key, said.length ? 0.84 : slip ? 0.75 : 0.45);
       if (name) {
         instead = owner.written.get(name);
         tokens = analyse(owner, instead);
         key = name;
+      } else if (said.length) {
+        instead = said.sort((a, b) => owner.words.get(b).size - owner.words.get(a).size)[0];
+        tokens = analyse(owner, instead);
+        key = instead;
       } else {
         for (const token of tokens.filter(doubtful)) {
           for (const word of soundsLike(owner, token)) token.options.set(word, 0.8);
         }
       }
     }
-    if (!instead && tokens.length === 1 && doubtful(tokens[0])) for (const word of soundsLike(owner, tokens[0])) tokens[0].options.set(word, 0.8);
-    const readings_ = [{ tokens, key, weight: 1 }, ...otherNames(owner, key)];
+    const ways = [{ tokens, key, weight: 1 }, ...otherNames(owner, key)];
     const best = new Map(); // page → its entry in the reading that suits it best
-    for (const reading of readings_) {
+    for (const reading of ways) {
       weigh(owner, reading);
       for (const page of owner.pages) {
         const score = reading.weight * pageScore(owner, page, reading);
@@ -395,13 +407,13 @@ const ProvenSearch = (function () {
     const codelike = /[a-z]_[a-z]|[a-z]\.[a-z]|[a-z][A-Z]/.test(query);
     const raw = normal(query);
     const found = new Map();
-    for (const reading of readings_) {
+    for (const reading of ways) {
       for (const entry of rank(records, reading, codelike, raw)) {
         entry.score *= reading.weight;
         if (!(found.get(entry.record) && found.get(entry.record).score >= entry.score)) found.set(entry.record, entry);
       }
     }
-    const words = [...new Set(readings_.flatMap((reading) => marked(reading.tokens, reading.named)))];
+    const words = [...new Set(ways.flatMap((reading) => marked(reading.tokens, reading.named)))];
     return { results: ordered([...found.values()]), words, tokens, instead };
   }
 
@@ -411,6 +423,7 @@ const ProvenSearch = (function () {
     for (const [record, weight] of owner.names.get(key) || []) {
       if (record.kind !== "t" || weight < 0.9) continue;
       for (const name of [record.title, ...record.names]) {
+        if (HAN.test(name) !== (owner.language === "zh") && /\s/.test(name)) continue; // a phrase of the other language
         const tokens = analyse(owner, name);
         const other = squeezed(core(owner, name));
         if (other !== key && tokens.length && tokens.every((t) => t.options.get(t.text) === 1)) {
@@ -428,6 +441,9 @@ const ProvenSearch = (function () {
       for (const word of token.options.keys()) for (const page of (owner.words.get(word) || new Map()).keys()) on.add(page);
       token.rarity = rarity(token.options.size || token.parts ? on.size : 0, owner.pages.length);
       if (token.single) token.rarity *= 0.5;
+      // What the site has a name for matters more than the words around it, however often it occurs.
+      token.name = [token.text, ...token.options.keys()].some((word) => (token.options.get(word) || 0) >= 0.9 && owner.names.has(word));
+      if (token.name) token.rarity = 1.6 * Math.max(token.rarity, 1);
     }
     reading.whole = reading.tokens.reduce((sum, t) => sum + t.rarity, 0) || 1;
   }
@@ -511,7 +527,7 @@ const ProvenSearch = (function () {
     return HAN.test(word[0]) ? times(text, word) : counts.get(word) || 0;
   }
 
-  const PRIOR = { 1: 1.1, 2: 1, 3: 1.05, 4: 1, c: 0.8, t: 0.5, r: 0.75 };
+  const PRIOR = { 1: 1.1, 2: 1, 3: 1.05, 4: 1, c: 0.7, t: 0.5, r: 0.75 };
 
   function rank(entries, { tokens, named, key }, codelike, raw) {
     for (const { record } of entries) prepare(record);
@@ -519,6 +535,7 @@ const ProvenSearch = (function () {
       token.found = entries.map(({ record }) => fieldScore(record, token));
       token.local = 0.4 * token.rarity + rarity(token.found.filter((f) => f.sure > 0).length, entries.length);
       if (token.single) token.local *= 0.5;
+      if (token.name) token.local = 1.6 * Math.max(token.local, 2.4);
     }
     const total = tokens.reduce((sum, t) => sum + t.local, 0) || 1;
     const phrase = tokens.length > 1 ? squeezed(tokens.map((t) => t.text).join("")) : "";
@@ -542,6 +559,7 @@ const ProvenSearch = (function () {
       if (how) value += 26 * how.score * how.score;
       if (value > 0 && /[2-4]/.test(record.kind)) value += 12 * sharedTitle(record, raw, said);
       value *= record.kind === "c" && codelike ? 1.2 : PRIOR[record.kind];
+      if (record.minor) value *= 0.75;
       if (record.page.kind === "n") value *= tokens.some((t) => count(record.far, record.inHidden, t.text)) ? 1.5 : 0.35;
       else if (record.page.kind !== "a") value *= 0.75;
       return { record, score: value > 0 ? value + 0.6 * pageScore : 0, coverage, how };
@@ -560,7 +578,7 @@ const ProvenSearch = (function () {
         let value = inTitle ? 3.6 / (1 + 0.15 * Math.max(0, record.plainTitle.length / (HAN.test(word) ? 2.5 : 7) - 1)) : 0;
         if (inNames) value = Math.max(value, 2);
         if (!titleOnly) {
-          if (count(record.far, record.inHidden, word)) value = Math.max(value, record.kind === "c" ? 0.8 : 1.5);
+          if (count(record.far, record.inHidden, word)) value = Math.max(value, /[1c]/.test(record.kind) ? 0.8 : 1.5);
           const n = count(record.plain, record.counts, word);
           if (n) value += 2.2 * n / (n + 1.2 * (0.4 + 0.6 * record.length / 90));
         }
@@ -579,7 +597,7 @@ const ProvenSearch = (function () {
   function sharedTitle(record, raw, said) {
     if (HAN.test(record.plainTitle)) {
       const title = squeezed(record.plainTitle);
-      return title.length > 2 && squeezed(raw).includes(title) ? 1 : 0;
+      return title.length > 2 && squeezed(raw).includes(title) ? Math.min(1.6, title.length / 2.5) : 0;
     }
     const title = record.plainTitle.match(/[a-z0-9]+/g) || [];
     const share = title.filter((word) => said.has(word)).length / title.length;
