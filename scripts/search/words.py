@@ -18,7 +18,7 @@ CAMEL = re.compile(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z]+[0-9]*d?|[0-9]+")
 # Words that ask, join or point; no page is found by them.
 STOP_WORDS = {
     "en": """a about al also between an and any are as at be by can could did difference do does each et for from get give handle happen happens has have how i if in
-    into is it its just many me mean meaning much my need of on one or our please should so some such tell than
+    into is it its just many me meaning much my need of on one or our please should so some such tell than
     that the their them then there these they this those to use used using versus very vs was we were what when where
     which who why will with without would you your""",
     "zh": """的 了 是 在 和 与 或 及 吗 呢 吧 啊 呀 地 得 着 也 就 都 而 则 其 之 于 以 把 被 从 到 对 将 会 能 要 让
