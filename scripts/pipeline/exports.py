@@ -17,6 +17,7 @@ from scripts.pipeline.pages import BLOCK, TERM, VALUE, Page, pages, summaries
 from scripts.pipeline.paths import LANGUAGES, ROOT, SNIPPETS, topics
 from scripts.pipeline.source import Snippet, all_snippets, find_snippet, snippets_of
 from scripts.pipeline.words import glossary, say
+from scripts.search import report
 
 
 def markdown_twin(page: Page) -> str:
@@ -54,6 +55,8 @@ def _resolved(page: Page) -> Iterator[str]:
         elif kind == "glossary":
             for term in glossary().values():
                 yield f"- **{term.names[page.language]}**{say('colon', page.language)}{term.definitions[page.language]}"
+        elif kind == "search" and (record := report.load()):
+            yield report.markdown_table(report.table(record, argument, page.language))
         elif kind == "details":
             yield f"**{argument}**"
 

@@ -21,7 +21,7 @@ from scripts.search.words import STOP, normal, squeezed, stem
 # Not words of the author: controls, listings made of other pages' words, code (found by its names).
 LEFT_OUT = {
     "snippet", "proof", "evidence", "headerlink", "formula-display", "drawn-images", "topic-cards", "totals",
-    "catalogue", "glossary", "caption-number", "notebook",
+    "catalogue", "glossary", "caption-number", "notebook", "search",
 }  # fmt: skip
 BLOCKS = {"p", "li", "h1", "h2", "h3", "h4", "figcaption", "tr", "summary", "dt", "dd", "table", "details", "pre"}
 

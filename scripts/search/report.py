@@ -33,9 +33,22 @@ def is_current(record: dict[str, Any] | None) -> bool:
     return record is not None and record["hash"] == fingerprint()
 
 
+def note(record: dict[str, Any], language: str) -> str:
+    """When and with what the record was measured, and whether the search has changed since."""
+    names = {name: f"{name} {version}" for name, version in record["versions"].items()}
+    text = say(
+        "search_measured_on",
+        language,
+        date=record["date"],
+        material=names["mkdocs-material"],
+        pagefind=names["pagefind"],
+    )
+    return text if is_current(record) else f"{text} {say('search_outdated', language)}"
+
+
 def table(record: dict[str, Any], what: str, language: str) -> Table:
     """Heads and rows of the table of `kinds`, `languages` or `cost`."""
-    return {"kinds": _groups, "languages": _groups, "cost": _cost}[what](record, what, language)
+    return TABLES[what](record, what, language)
 
 
 def _groups(record: dict[str, Any], what: str, language: str) -> Table:
@@ -63,6 +76,9 @@ def _cost(record: dict[str, Any], what: str, language: str) -> Table:
     for key, shown in (("median", "{:.0f} ms"), ("percentile_95", "{:.0f} ms"), ("before", "{:.1f} KB"), ("bytes", "{:.1f} KB")):
         rows.append([say(f"search_{key}", language), *(shown.format(record["cost"][e][key]) for e in ENGINES)])
     return heads, rows
+
+
+TABLES = {"kinds": _groups, "languages": _groups, "cost": _cost}
 
 
 def text_table(table: Table) -> str:
