@@ -202,7 +202,9 @@ class SearchBlock(Listing):
     def html(self) -> str:
         here, record = page(), report.load()
         if self.argument not in report.TABLES:
-            raise here.error(f"no table {self.argument!r}", f"one of {', '.join(report.TABLES)}", self.argument)
+            raise here.error(
+                f"no table {self.argument!r}", f"one of {', '.join(report.TABLES)}", self.argument
+            )
         if record is None:
             return f"<p>{here.say('search_not_measured')}</p>"
         heads, rows = report.table(record, self.argument, here.language)

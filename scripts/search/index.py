@@ -22,7 +22,7 @@ import pypinyin
 from scripts.pipeline.paths import writing
 from scripts.pipeline.words import glossary
 from scripts.search.records import Found, Record, read
-from scripts.search.words import HAN, STOP, counted, normal, segmenter, squeezed, words
+from scripts.search.words import HAN, STOP, counted, segmenter, squeezed, words
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
 LEVELS = 6  # a word's count on a page is kept as its power of two, from once to 32 times and more
@@ -77,7 +77,9 @@ def build(found: list[Found], language: str, cut: jieba.Tokenizer | None = None)
         "words": front_coded(vocabulary),
         "places": ",".join(
             "".join(
-                DIGITS[page] + DIGITS[level(count[word])] for page, count in enumerate(counts) if word in count
+                DIGITS[page] + DIGITS[level(count[word])]
+                for page, count in enumerate(counts)
+                if word in count
             )
             for word in vocabulary
         ),
@@ -110,12 +112,20 @@ def site_names(found: list[Found]) -> Iterable[str]:
 
 def page_words(found: list[Found], cut: jieba.Tokenizer) -> list[dict[str, int]]:
     """The words of each page with their counts; an article also has the names of its terms."""
-    terms = {page.topic: "\n".join(w for t in glossary().values() if t.topic == page.topic for w in t.words) for page in found if page.article}
+    terms = {
+        page.topic: "\n".join(w for t in glossary().values() if t.topic == page.topic for w in t.words)
+        for page in found
+        if page.article
+    }
     return [
         counted(
             word
             for text in [
-                *(t for record in page.records for t in (record.title, record.text, record.hidden, *record.names)),
+                *(
+                    t
+                    for record in page.records
+                    for t in (record.title, record.text, record.hidden, *record.names)
+                ),
                 terms.get(page.topic, "") if page.article else "",
             ]
             for word in words(simplified(text), cut)

@@ -115,6 +115,20 @@ for (const kind of ["keydown", "compositionend", "input"]) {
 """
 
 
+# The links shown for a query, once they are drawn.
+DRAWN = """async (text) => {
+  const deadline = performance.now() + 10_000;
+  while (!(window.drawn && window.drawn[0] === text)) {
+    if (performance.now() > deadline) throw new Error(`no results shown for ${text}`);
+    await new Promise(requestAnimationFrame);
+  }
+  const links = [...document.querySelectorAll("[role=option]:not([data-query])")].map((link) => link.href);
+  const milliseconds = window.drawn[1];
+  window.drawn = null;
+  return [links, milliseconds];
+}"""
+
+
 def type_text(page: Any, session: Any, text: str) -> None:
     """Latin letters key by key; Chinese as an input method composes and commits it."""
     for run in re.findall(r"[ -~]+|[^ -~]+", text):
@@ -148,18 +162,8 @@ def ask_ours(context: Any, root: str, wanted: list[Query]) -> Iterator[Answer]:
         for query in (q for q in wanted if q.language == language):
             page.keyboard.press("Control+A")
             type_text(page, session, query.text)
-            page.wait_for_function(
-                "(text) => window.drawn && window.drawn[0] === text.trim()", arg=query.text, timeout=10_000
-            )
-            links, milliseconds = page.evaluate(
-                """() => [
-                  [...document.querySelectorAll('[role=option]:not([data-query])')].map((a) => a.href), window.drawn[1],
-                ]"""
-            )
+            links, milliseconds = page.evaluate(DRAWN, query.text.strip())
             yield Answer(query, [[place(link)] for link in links], milliseconds)
-            page.evaluate("window.drawn = null")
-            page.keyboard.press("Control+A")
-            page.keyboard.press("Backspace")
         page.close()
 
 

@@ -23,7 +23,22 @@ LEFT_OUT = {
     "snippet", "proof", "evidence", "headerlink", "formula-display", "drawn-images", "topic-cards", "totals",
     "catalogue", "glossary", "caption-number", "notebook", "search",
 }  # fmt: skip
-BLOCKS = {"p", "li", "h1", "h2", "h3", "h4", "figcaption", "tr", "summary", "dt", "dd", "table", "details", "pre"}
+BLOCKS = {
+    "p",
+    "li",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "figcaption",
+    "tr",
+    "summary",
+    "dt",
+    "dd",
+    "table",
+    "details",
+    "pre",
+}
 
 
 @dataclass
@@ -57,8 +72,8 @@ class Found:
 def read(site: Path, language: str) -> list[Found]:
     """All pages of one built language, articles first."""
     found = [_page(site, page) for page in pages(language)]
-    found += [_notebook(site, topic, language) for topic in topics()]
-    return sorted((page for page in found if page), key=lambda page: (not page.article, page.notebook))
+    found += [book for topic in topics() if (book := _notebook(site, topic, language))]
+    return sorted(found, key=lambda page: (not page.article, page.notebook))
 
 
 def _page(site: Path, page: Page) -> Found:
@@ -147,7 +162,9 @@ def _notebook(site: Path, topic: str, language: str) -> Found | None:
     if not path.is_file() or not notebook.output_path(topic, language).is_file():
         return None
     article = html.parse(str(path)).find(".//article")
-    heads = [" ".join(head.text_content().replace("¶", "").split()) for head in article.iter("h1", "h2", "h3")]
+    heads = [
+        " ".join(head.text_content().replace("¶", "").split()) for head in article.iter("h1", "h2", "h3")
+    ]
     record = Record("1", "", heads[0], [], " · ".join(heads[1:]), "notebook jupyter ipynb 笔记本")
     return Found(name, f"{name}/", heads[0], [record], topic=topic, notebook=True)
 

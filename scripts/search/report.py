@@ -56,7 +56,9 @@ def _groups(record: dict[str, Any], what: str, language: str) -> Table:
     heads = [say(f"search_by_{what}", language), say("search_queries", language)]
     for engine in ENGINES:
         name = say(f"search_engine_{engine}", language)
-        heads += [f"{name}: {say(f'search_{key}', language)}" for key in ("page_first", "section_first", "mrr")]
+        heads += [
+            f"{name}: {say(f'search_{key}', language)}" for key in ("page_first", "section_first", "mrr")
+        ]
     rows = []
     for group, scores in record[what].items():
         count = scores["ours"]["queries"]
@@ -71,10 +73,19 @@ def _groups(record: dict[str, Any], what: str, language: str) -> Table:
 
 def _cost(record: dict[str, Any], what: str, language: str) -> Table:
     """Time and bytes. Pagefind is timed without its box, the others from the last key to the results."""
-    heads = [say("search_measure", language)] + [say(f"search_engine_{engine}", language) for engine in ENGINES]
+    heads = [say("search_measure", language)] + [
+        say(f"search_engine_{engine}", language) for engine in ENGINES
+    ]
     rows = []
-    for key, shown in (("median", "{:.0f} ms"), ("percentile_95", "{:.0f} ms"), ("before", "{:.1f} KB"), ("bytes", "{:.1f} KB")):
-        rows.append([say(f"search_{key}", language), *(shown.format(record["cost"][e][key]) for e in ENGINES)])
+    for key, shown in (
+        ("median", "{:.0f} ms"),
+        ("percentile_95", "{:.0f} ms"),
+        ("before", "{:.1f} KB"),
+        ("bytes", "{:.1f} KB"),
+    ):
+        rows.append(
+            [say(f"search_{key}", language), *(shown.format(record["cost"][e][key]) for e in ENGINES)]
+        )
     return heads, rows
 
 
@@ -85,7 +96,10 @@ def text_table(table: Table) -> str:
     """For a terminal."""
     heads, rows = table
     widths = [max(len(line[i]) for line in [heads, *rows]) for i in range(len(heads))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [heads, *rows])
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in [heads, *rows]
+    )
 
 
 def markdown_table(table: Table) -> str:

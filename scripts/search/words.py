@@ -16,17 +16,21 @@ RUN = re.compile(rf"[{HAN}]+|[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 CAMEL = re.compile(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z]+[0-9]*d?|[0-9]+")
 
 # Words that ask, join or point; no page is found by them.
-STOP_WORDS = {
-    "en": """a about al also between an and any are as at be by can could did difference do does each et for from get give handle happen happens has have how i if in
-    into is it its just many me meaning much my need of on one or our please should so some such tell than
-    that the their them then there these they this those to use used using versus very vs was we were what when where
-    which who why will with without would you your""",
-    "zh": """的 了 是 在 和 与 或 及 吗 呢 吧 啊 呀 地 得 着 也 就 都 而 则 其 之 于 以 把 被 从 到 对 将 会 能 要 让
-    我 你 它 他 们 这 那 哪 几 个 有 没 不 又 再 还 很 更 最 请 为 所 于是 因为 所以 如果 但是 可是 以及 还是 或者
-    什么 怎么 怎样 怎么样 怎么办 如何 为什么 为何 为啥 哪些 哪个 哪里 哪种 多少 是什么 什么是 是不是 有没有 能不能 可以
-    不能 请问 一下 意思 什么意思 啥 到底 究竟 应该 需要 之间 区别 差别 该 里 它们 我们 你们 这个 那个 一个 这些 那些 没有 就是 怎么算""",
-}
-STOP = frozenset(word for words in STOP_WORDS.values() for word in words.split())
+STOP_WORDS = """
+a about al also an and any are as at be between by can could did difference do does each et for from
+get give handle happen happens has have how i if in into is it its just many me meaning much my need
+of on one or our please should so some such tell than that the their them then there these they this
+those to use used using versus very vs was we were what when where which who why will with without
+would you your
+
+的 了 是 在 和 与 或 及 吗 呢 吧 啊 呀 地 得 着 也 就 都 而 则 其 之 于
+以 把 被 从 到 对 将 会 能 要 让 我 你 它 他 们 这 那 哪 几 个 有 没 不
+又 再 还 很 更 最 请 为 所 啥 该 里 于是 因为 所以 如果 但是 可是 以及 还是
+或者 什么 怎么 怎样 如何 为何 为啥 哪些 哪个 哪里 哪种 多少 可以 不能 请问 一下
+意思 到底 究竟 应该 需要 之间 区别 差别 它们 我们 你们 这个 那个 一个 这些 那些
+没有 就是 怎么样 怎么办 为什么 是什么 什么是 是不是 有没有 能不能 怎么算 什么意思
+"""
+STOP = frozenset(STOP_WORDS.split())
 
 
 def normal(text: str) -> str:
@@ -89,7 +93,9 @@ def squeezed(text: str) -> str:
 
 def worth_keeping(word: str) -> bool:
     """Bare numbers say nothing, a paper's number does; single characters are found through their words."""
-    return not re.fullmatch(rf"[\d_]+|\d+(\.\d+)+|[{HAN}]", word) or bool(re.fullmatch(r"\d{4}\.\d{4,5}", word))
+    return not re.fullmatch(rf"[\d_]+|\d+(\.\d+)+|[{HAN}]", word) or bool(
+        re.fullmatch(r"\d{4}\.\d{4,5}", word)
+    )
 
 
 def counted(found: Iterable[str]) -> dict[str, int]:

@@ -46,7 +46,9 @@ class Engine:
             if "need" not in found:
                 return found
             for need in found["need"]:
-                name = "pinyin" if need.get("pinyin") else f"text-{need['page']}" if "page" in need else "index"
+                name = (
+                    "pinyin" if need.get("pinyin") else f"text-{need['page']}" if "page" in need else "index"
+                )
                 self.context.eval(self.files[f"{need['language']}/{name}"])
 
     def answer(self, query: Query) -> Answer:

@@ -100,7 +100,10 @@ def test_the_record_is_of_this_search_and_no_other_search_beats_it_in_any_kind()
 
 def test_nothing_is_fetched_before_the_reader_turns_to_it(page, site_url):
     fetched: list[str] = []
-    page.on("request", lambda request: fetched.append(urlsplit(request.url).path) if "/search/" in request.url else None)
+    page.on(
+        "request",
+        lambda request: fetched.append(urlsplit(request.url).path) if "/search/" in request.url else None,
+    )
     page.goto(f"{site_url}zh/{ARTICLE}")
     page.mouse.move(600, 400)
     page.mouse.wheel(0, 2000)
@@ -115,7 +118,9 @@ def test_nothing_is_fetched_before_the_reader_turns_to_it(page, site_url):
 
 def test_script_and_both_indexes_stay_small(site):
     files = measure.search_files(site)
-    size = sum(len(gzip.compress(path.read_bytes(), 9)) for kind in ("script", "index") for path in files[kind])
+    size = sum(
+        len(gzip.compress(path.read_bytes(), 9)) for kind in ("script", "index") for path in files[kind]
+    )
     share = len(topics()) / ARTICLES  # what words cost falls with every article, so this is generous
     assert size <= 1000 * KILOBYTES * max(share, 0.55)
     for path in files["texts"]:
@@ -218,7 +223,10 @@ def test_composing_does_not_search_or_open_and_the_committed_word_does(page, sit
     page.wait_for_function("window.ProvenSearch && ProvenSearch.books.zh")
     session = page.context.new_cdp_session(page)
     for composed in ("g", "gan", "gan'shou'ye"):
-        session.send("Input.imeSetComposition", {"text": composed, "selectionStart": len(composed), "selectionEnd": len(composed)})
+        session.send(
+            "Input.imeSetComposition",
+            {"text": composed, "selectionStart": len(composed), "selectionEnd": len(composed)},
+        )
     page.wait_for_timeout(150)
     assert page.locator(OPTION).count() == 0, "half a composition is no query"
     page.evaluate(
@@ -290,7 +298,8 @@ def test_what_only_the_other_language_says_is_found_there(page, site_url):
 
 
 @pytest.mark.parametrize(
-    ("language", "query", "told"), [("zh", "量子纠缠", "没有找到「量子纠缠」"), ("en", "zxcvbnm", "Nothing found for “zxcvbnm”")]
+    ("language", "query", "told"),
+    [("zh", "量子纠缠", "没有找到「量子纠缠」"), ("en", "zxcvbnm", "Nothing found for “zxcvbnm”")],
 )
 def test_nothing_found_is_said_with_something_to_try(page, site_url, language, query, told):
     page.goto(f"{site_url}{language}/about/")
@@ -364,7 +373,11 @@ def test_it_works_below_a_path(browser, site_under_a_path, language):
     view.goto(f"{site_under_a_path}{language}/{ARTICLE}")
     view.keyboard.press("s")
     search(view, "混淆矩阵")
-    assert first(view).get_attribute("href").startswith(f"{site_under_a_path}{language}/computer-vision/segmentation-metrics/")
+    assert (
+        first(view)
+        .get_attribute("href")
+        .startswith(f"{site_under_a_path}{language}/computer-vision/segmentation-metrics/")
+    )
     view.keyboard.press("Enter")
     view.wait_for_url(f"{site_under_a_path}{language}/computer-vision/segmentation-metrics/**")
     context.close()
@@ -415,7 +428,18 @@ def strict_url(site: Path) -> Iterator[str]:
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in inline
     )
-    policy = f"default-src 'none'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'"
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src 'self' {hashes}",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data:",
+            "font-src 'self'",
+            "connect-src 'self'",
+            "form-action 'self'",
+            "base-uri 'none'",
+        )
+    )
 
     class Strict(_Quiet):
         def end_headers(self) -> None:

@@ -30,7 +30,14 @@ def cut():
 
 
 def test_chinese_is_cut_with_the_sites_own_terms(cut):
-    assert list(words.words("增大感受野的空洞卷积", cut)) == ["增大", "感受", "感受野", "空洞", "卷积", "空洞卷积"]
+    assert list(words.words("增大感受野的空洞卷积", cut)) == [
+        "增大",
+        "感受",
+        "感受野",
+        "空洞",
+        "卷积",
+        "空洞卷积",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +66,9 @@ def test_bare_numbers_are_left_out_and_papers_numbers_kept():
 
 def test_the_coded_index_comes_out_as_it_went_in(site, found, engine):
     for language in LANGUAGES:
-        counts = index.page_words(found[language], words.segmenter(frozenset(index.site_names(found[language]))))
+        counts = index.page_words(
+            found[language], words.segmenter(frozenset(index.site_names(found[language])))
+        )
         engine.ask(language, "iou")
         decoded = engine.call(
             f"[...ProvenSearch.books.{language}.words].map(([word, on]) => [word, [...on]])"
@@ -98,7 +107,9 @@ def test_texts_hold_prose_and_no_code_or_evidence(found):
     for language in LANGUAGES:
         for page in found[language]:
             for record in page.records:
-                assert not re.search(r"def \w+\(|import torch|>>>|¶|\u200b|\\frac|2\.13\.0\+cpu", record.text), record
+                assert not re.search(
+                    r"def \w+\(|import torch|>>>|¶|\u200b|\\frac|2\.13\.0\+cpu", record.text
+                ), record
 
 
 def test_a_snippet_is_found_by_what_it_uses_but_not_by_builtins():
@@ -136,7 +147,11 @@ def test_every_character_of_the_site_has_a_reading(found, site):
 
 def test_without_the_segmenter_the_goals_are_missed(site, found, engine):
     """Were jieba to go, or to do nothing, this is how it would show."""
-    chinese = [q for q in measure.queries() if q.language == "zh" and q.kind in ("question", "middle", "mixed", "half")]
+    chinese = [
+        q
+        for q in measure.queries()
+        if q.language == "zh" and q.kind in ("question", "middle", "mixed", "half")
+    ]
     cut_files = read_files(site)
     uncut_files = dict(cut_files)
     for language in LANGUAGES:
@@ -152,7 +167,11 @@ def test_without_the_segmenter_the_goals_are_missed(site, found, engine):
 def test_hits_are_marked_where_they_stand(engine):
     engine.ask("zh", "空洞卷积")
     cases = [
-        ("膨胀卷积、空洞卷积和 Dilated Convolutions。", ["空洞卷积", "dilated", "convolution"], ["空洞卷积", "Dilated", "Convolutions"]),
+        (
+            "膨胀卷积、空洞卷积和 Dilated Convolutions。",
+            ["空洞卷积", "dilated", "convolution"],
+            ["空洞卷积", "Dilated", "Convolutions"],
+        ),
         ("ＡＳＰＰ 与 aspp_taps", ["aspp"], ["ＡＳＰＰ", "aspp_taps"]),
         ("一个卷积核的卷积", ["卷积"], ["卷积", "卷积"]),
         ("nothing here", ["卷积"], []),
