@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import product
 
 import numpy as np
@@ -546,30 +548,22 @@ def test_only_the_first_update_copies_between_devices_also_after_a_reset():
         assert meter.cells.device.type == "cuda"
 
 
-def _count_and_sum(rank, path, results):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+def test_workers_that_sum_their_cells_all_hold_the_counts_of_everything(agrees_with):
     truth, guess = labels(3, shape=(2, 50), seed=14)
-    meter = SegmentationMeter(3)
-    meter.update(truth[rank], guess[rank])
-    torch.distributed.all_reduce(meter.cells)
-    results.put(meter.compute()["confusion_matrix"].tolist())
-    torch.distributed.destroy_process_group()
+    store, minute = torch.distributed.HashStore(), timedelta(minutes=1)
 
+    def work(rank):
+        group = torch.distributed.ProcessGroupGloo(store, rank, 2, minute)
+        meter = SegmentationMeter(3)
+        meter.update(truth[rank], guess[rank])
+        group.allreduce([meter.cells]).wait()
+        return meter.compute()["confusion_matrix"]
 
-def test_workers_that_sum_their_cells_all_hold_the_counts_of_everything(agrees_with, tmp_path):
-    context = torch.multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
-    workers = [
-        context.Process(target=_count_and_sum, args=(rank, tmp_path / "meet", results)) for rank in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    whole = sklearn.metrics.confusion_matrix(*flat(*labels(3, shape=(2, 50), seed=14)))
-    for _ in workers:
-        agrees_with(SegmentationMeter, "sklearn.metrics.confusion_matrix", results.get(), whole)
+    with ThreadPoolExecutor(2) as workers:
+        summed = list(workers.map(work, range(2)))
+    whole = sklearn.metrics.confusion_matrix(*flat(truth, guess))
+    for counts in summed:
+        agrees_with(SegmentationMeter, "sklearn.metrics.confusion_matrix", counts, whole)
 
 
 def test_a_meter_without_pixels_computes_nan_without_a_warning():
