@@ -60,7 +60,7 @@ def confusion_matrix(
     Raises ValueError for different shapes, floating-point input, or an index out of
     range, which would otherwise be counted in another class's cell. The range check
     waits for a GPU: within a training loop use SegmentationMeter.
-    Source: Long et al. 2015 (n_ij: pixels of class i predicted as j).
+    Source: Long et al. 2015, section 5 (n_ij: pixels of class i predicted as j).
 
     Example:
         >>> import torch
@@ -189,7 +189,7 @@ def frequency_weighted_iou(cm: Tensor) -> Tensor:
 
     sum_i (sum_j n_ij / sum n) IoU_i. cm (C, C) integer counts, rows the truth. Gives a
     float64 scalar; NaN without pixels. A class without true pixels weighs nothing.
-    Source: Long et al. 2015.
+    Source: Long et al. 2015, section 5.
 
     Example:
         >>> import torch
@@ -293,7 +293,7 @@ def soft_dice_loss(
     gradient 0: noticed without waiting for a GPU, and no weight is harmed. With smooth
     0, a class without any mass, as when every pixel is ignored, is 0 / 0 and NaN too.
     Raises ValueError for other shapes, floating-point targets or a negative smooth.
-    Source: Milletari et al. 2016, who square p and g in the denominator.
+    Source: Milletari et al. 2016, section 3, who square p and g in the denominator.
 
     Example:
         >>> import torch
