@@ -91,7 +91,7 @@ if (search) {
   });
   document.addEventListener("keydown", function (event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-    if ((event.key !== "/" && event.key !== "s") || event.target.closest("input, textarea, select, [contenteditable]")) return;
+    if ((event.key !== "/" && event.key !== "s") || event.target.closest("input:not([type=radio], [type=checkbox]), textarea, select, [contenteditable]")) return;
     event.preventDefault();
     box.focus();
     box.select();

@@ -75,7 +75,7 @@ class EvidenceBlock(Listing):
             )
         return (
             f"<p>{totals_text('evidence_total', [topic])}</p>"
-            f'<div class="measured-table"><table tabindex="0"><thead><tr>{heads}</tr></thead>'
+            f'<div class="measured-table" tabindex="0"><table class="data"><thead><tr>{heads}</tr></thead>'
             f"<tbody>{''.join(rows)}</tbody></table></div>"
         )
 
@@ -150,7 +150,7 @@ class CatalogueBlock(Listing):
                 f'<section><h2 id="{topic.replace("_", "-")}">{title}</h2>'
                 f'<p><a href="{here.to_root}snippets/{topic}.py" download>{here.say("download_module")} '
                 f"(<code>{topic}.py</code>)</a></p>"
-                f'<div class="measured-table"><table tabindex="0"><thead><tr>{heads}</tr></thead>'
+                f'<div class="measured-table" tabindex="0"><table class="data"><thead><tr>{heads}</tr></thead>'
                 f"<tbody>{rows}</tbody></table></div></section>"
             )
         return "".join(parts)
@@ -217,7 +217,7 @@ class SearchBlock(Listing):
         )
         note = report.note(record, here.language)
         return (
-            f'<div class="measured-table"><table tabindex="0"><thead><tr>{head}</tr></thead>'
+            f'<div class="measured-table" tabindex="0"><table class="data"><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div><p><small>{escape(note)}</small></p>"
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -12,27 +11,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
-from scripts.pipeline import check, evidence, exports, figure, mutants, notebook, tasks, translations
-from scripts.pipeline.pages import article, pages, summaries
+from scripts.pipeline import check, evidence, figure, notebook, tasks, translations
+from scripts.pipeline.pages import pages
 from scripts.pipeline.paths import (
     BUILD,
     CONFIGS,
     DOCS,
     LANGUAGES,
-    ROOT,
     SITE,
     SNIPPETS,
     THEMES,
     ContentError,
     topics,
-    writing,
 )
-from scripts.pipeline.source import all_snippets, snippets_of
+from scripts.pipeline.source import all_snippets
 from scripts.pipeline.words import line_of
+from scripts.publishing.finish import finish
 
 ASIDE = BUILD / "site"
 
@@ -153,67 +150,6 @@ def _located(message: str, language: str) -> str:
     return message.splitlines()[0]
 
 
-def root_url() -> str:
-    """Where the site will be published, with a slash at the end."""
-    from mkdocs.config import load_config
-
-    return str(load_config(str(CONFIGS["zh"])).extra["root_url"]).rstrip("/") + "/"
-
-
-def finish(target: Path) -> None:
-    """What belongs to both languages: the root page, its 404 page, the record for other tools."""
-    for path in sorted((DOCS / "root").iterdir()):
-        text = path.read_text(encoding="utf-8")
-        # A host shows its 404 page at any depth, so its links start at the root of the host.
-        writing(target / path.name, text.replace("__ROOT__", urlsplit(root_url()).path))
-    writing(target / "snippets.json", json.dumps(catalogue(), indent=1, ensure_ascii=False) + "\n")
-    writing(target / "llms.txt", exports.llms_txt())
-    writing(target / "proven-dl.code-snippets", exports.editor_snippets())
-    writing(target / "snippets.zip", exports.modules_zip())
-    writing(target / ".nojekyll", "")
-    for licence in ("LICENSE",):
-        writing(target / licence, (ROOT / licence).read_bytes())
-
-
-def catalogue() -> dict[str, Any]:
-    """Every snippet with its source, its stand-alone form, its pages and its evidence."""
-    entries = []
-    for topic in topics():
-        homes = {language: article(topic, language) for language in LANGUAGES}
-        record = evidence.load(topic)
-        for snippet in snippets_of(topic):
-            found = evidence.standing(snippet)
-            entries.append(
-                {
-                    "name": snippet.qualified,
-                    "signature": snippet.signature,
-                    "summary": {
-                        language: summaries(language).get(snippet.qualified, "") for language in LANGUAGES
-                    },
-                    "source": snippet.source,
-                    "stand_alone": snippet.stand_alone,
-                    "hash": snippet.hash,
-                    "pages": {
-                        language: f"{language}/{home.url}#code-{snippet.name}"
-                        for language, home in homes.items()
-                        if home
-                    },
-                    "evidence": {
-                        "state": found.state,
-                        "reason": found.reason,
-                        **found.record,
-                        "mutants": mutants.standing(snippet),
-                        **{
-                            key: record[key]
-                            for key in ("versions", "python", "commit", "date")
-                            if found.record
-                        },
-                    },
-                }
-            )
-    return {"snippets": entries}
-
-
 def swap(target: Path) -> None:
     """Put the finished site in place of the last one; the last one goes only when the new one is there."""
     previous = BUILD / "previous"
@@ -233,8 +169,6 @@ def build() -> None:
     for number, language in enumerate(LANGUAGES, 1):
         click.echo(f"[{number}/{len(LANGUAGES)}] rendering {language}")
         render(language, ASIDE)
-        for page in pages(language):
-            writing(ASIDE / language / f"{page.name}.md", exports.markdown_twin(page))
     finish(ASIDE)
     swap(ASIDE)
     count = sum(p.is_file() for p in SITE.rglob("*"))
