@@ -240,7 +240,7 @@ def _formula(element: html.HtmlElement) -> str:
 
 def tidy(text: str) -> str:
     """One space between words, one line a block; lines without a letter (rows of numbers) go."""
-    text = re.sub("[\u200b\u2060¶]", "", text)
+    text = re.sub("[\u200b¶]", "", text)
     lines = (" ".join(line.split()) for line in text.split("\n"))
     return "\n".join(line for line in lines if re.search(r"[^\W\d_]{2}", line))
 
