@@ -56,6 +56,36 @@ document.addEventListener("click", function (event) {
   if (dialog.open && (event.target === dialog || event.target.closest("#site-viewer button"))) dialog.close();
 });
 
+// A formula is copied as its TeX, not as the heap of signs it is drawn with.
+document.addEventListener("copy", function (event) {
+  const selection = getSelection();
+  if (!selection.rangeCount || !event.clipboardData) return;
+  const range = selection.getRangeAt(0).cloneRange();
+  const whole = (node) => (node.nodeType === 1 ? node : node.parentElement).closest("[data-tex]");
+  const [first, last] = [whole(range.startContainer), whole(range.endContainer)];
+  if (first) range.setStartBefore(first);
+  if (last) range.setEndAfter(last);
+  const copied = range.cloneContents();
+  const formulas = copied.querySelectorAll("[data-tex]");
+  if (!formulas.length) return;
+  for (const formula of formulas) {
+    const [sign, gap] = formula.classList.contains("formula-display") ? ["$$", "\n"] : ["$", ""];
+    formula.replaceWith(gap + sign + formula.dataset.tex + sign + gap);
+  }
+  const holder = document.createElement("div");
+  holder.className = "off-screen copied-text";
+  holder.append(copied);
+  document.body.append(holder); // innerText keeps paragraphs apart only for what is laid out
+  event.clipboardData.setData("text/plain", holder.innerText);
+  holder.remove();
+  event.preventDefault();
+});
+
+// Citing: the day of access is the reader's.
+for (const day of document.querySelectorAll("[data-today]")) {
+  day.textContent = `[${new Date().toISOString().slice(0, 10)}]`;
+}
+
 // Language: the switcher keeps the section being read, the root page remembers the choice.
 document.addEventListener("click", function (event) {
   const link = event.target.closest("a[data-language]");

@@ -29,6 +29,7 @@ from scripts.pipeline.paths import (
 )
 from scripts.pipeline.source import all_snippets
 from scripts.pipeline.words import line_of
+from scripts.publishing import card
 from scripts.publishing.finish import finish
 
 ASIDE = BUILD / "site"
@@ -50,6 +51,9 @@ def generated_files(language: str) -> Iterator[tuple[str, Path]]:
     assets = DOCS / "assets"
     for path in sorted(p for p in assets.rglob("*") if p.is_file()):
         yield f"assets/{path.relative_to(assets).as_posix()}", path
+    for page in pages(language):
+        if (path := card.card_path(page)).is_file():
+            yield f"cards/{page.name}.png", path
     for topic in topics():
         yield f"snippets/{topic}.py", SNIPPETS / f"{topic}.py"
         yield f"snippets/test_{topic}.py", evidence.test_file(topic)
