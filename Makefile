@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve build test mutants bench-search lint check confirm new-topic pins clean
+.PHONY: help setup serve build test mutants bench-search lint check confirm new-topic pins zip clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ pins:  ## Resolve requirements.in afresh into requirements.txt
 	@$(PYTHON) -m venv .build/pins && .build/pins/bin/pip install --quiet --requirement requirements.in setuptools
 	@{ head -n 1 requirements.txt; .build/pins/bin/pip freeze --all | sed -E 's/\+cpu//; /^pip==/d'; } > .build/pins.txt
 	@mv .build/pins.txt requirements.txt && rm -rf .build/pins
+
+zip: build  ## Pack site/ as proven-dl.zip, which opens from a folder, without a server
+	@$(RUN) scripts.pipeline zip
 
 clean:  ## Remove everything generated, .venv excepted
 	@rm -rf .build site

@@ -34,7 +34,7 @@ def on_startup(command: str, dirty: bool) -> None:
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     root = str(config.extra["root_url"]).rstrip("/")
     language = config.theme["language"]
-    config.extra["language"], config.extra["root"] = language, root
+    config.extra.update(language=language, root=root, preview=_preview)
     if not str(config.site_url or "").startswith("http://127.0.0.1"):
         config.site_url = f"{root}/{language}/"
     return config

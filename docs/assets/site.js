@@ -148,3 +148,12 @@ if (filter) {
     status.textContent = status.dataset.template.replace("#", count);
   });
 }
+
+// The whole book is kept for reading without a network, once the page itself has come; not where the
+// reader saves data. Files and plain http have no service workers.
+if (navigator.serviceWorker && !(navigator.connection && navigator.connection.saveData)) {
+  addEventListener("load", function () {
+    const worker = document.getElementById("site-words").dataset.worker;
+    if (worker) navigator.serviceWorker.register(worker).catch(() => { /* a private window: read online */ });
+  });
+}

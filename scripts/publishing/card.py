@@ -76,3 +76,18 @@ def _unbreakable(text: str) -> list[str]:
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(font_file(), size)
+
+
+def icon(size: int) -> bytes:
+    """The site's sign, as `docs/assets/favicon.svg` draws it, as PNG with the room that round icons need."""
+    grain = 4  # drawn larger, then smoothed
+    unit = size * grain / 32
+    picture = Image.new("RGB", (size * grain, size * grain), "#0067a5")
+    pen = ImageDraw.Draw(picture)
+    points = [(8 * unit, 17 * unit), (13.5 * unit, 22.5 * unit), (24 * unit, 11 * unit)]
+    pen.line(points, fill=INK, width=round(4 * unit), joint="curve")
+    for x, y in (points[0], points[-1]):
+        pen.ellipse((x - 2 * unit, y - 2 * unit, x + 2 * unit, y + 2 * unit), fill=INK)
+    buffer = io.BytesIO()
+    picture.resize((size, size), Image.Resampling.LANCZOS).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()

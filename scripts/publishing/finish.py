@@ -11,7 +11,7 @@ from scripts.pipeline import evidence, exports, mutants
 from scripts.pipeline.pages import article, pages, summaries
 from scripts.pipeline.paths import CONFIGS, DOCS, LANGUAGES, ROOT, topics, writing
 from scripts.pipeline.source import snippets_of
-from scripts.publishing import assets, policy
+from scripts.publishing import assets, offline, policy
 
 
 def root_url() -> str:
@@ -29,6 +29,8 @@ def finish(target: Path) -> None:
             writing(target / language / f"{page.name}.md", exports.markdown_twin(page))
     share(target)
     protect(target)
+    for language in LANGUAGES:
+        offline.write_worker(target / language, language)
 
 
 def share(target: Path) -> None:
@@ -58,6 +60,7 @@ def finish_language(folder: Path) -> None:
     with (folder / "assets" / "site.css").open("a", encoding="utf-8") as sheet:
         sheet.write(policy.style_sheet(rules))
     renamed = assets.fingerprint(folder)
+    offline.write_manifest(folder, folder.name)
     for path, text in texts.items():
         writing(path, assets.relinked(text, renamed))
 

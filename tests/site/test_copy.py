@@ -56,9 +56,7 @@ def copied(browser: Any, site_url: str) -> dict[tuple[str, str], tuple[str, str]
                 for kind in ("snippet", "standalone"):
                     view.evaluate("navigator.clipboard.writeText('nothing copied')")
                     block.query_selector(f'button[data-copy="{kind}"]').click()
-                    view.wait_for_function(
-                        "document.getElementById('site-status').textContent !== ''", timeout=5000
-                    )
+                    view.locator("#site-status:not(:empty)").wait_for(state="attached", timeout=5000)
                     texts.append(view.evaluate("navigator.clipboard.readText()"))
                     view.evaluate("document.getElementById('site-status').textContent = ''")
                 found[language, block.get_attribute("data-snippet")] = (texts[0], texts[1])
