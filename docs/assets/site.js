@@ -134,7 +134,6 @@ const filter = document.getElementById("catalogue-filter");
 if (filter) {
   const rows = [...document.querySelectorAll("tr[data-entry]")];
   const status = filter.parentElement.querySelector("[role=status]");
-  filter.parentElement.hidden = false;
   filter.addEventListener("input", function () {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;

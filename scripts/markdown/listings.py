@@ -133,7 +133,7 @@ class CatalogueBlock(Listing):
     def html(self) -> str:
         here = page()
         parts = [
-            f'<p class="catalogue-filter" hidden><label for="catalogue-filter">{here.say("filter")}</label> '
+            f'<p class="catalogue-filter"><label for="catalogue-filter">{here.say("filter")}</label> '
             f'<input id="catalogue-filter" type="search" placeholder="{here.say("filter_hint")}" autocomplete="off"> '
             f'<span role="status" data-template="{here.say("filter_count", count="#")}"></span></p>'
         ]

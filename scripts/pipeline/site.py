@@ -154,6 +154,15 @@ def _located(message: str, language: str) -> str:
     return message.splitlines()[0]
 
 
+def assemble(target: Path) -> None:
+    """Render both languages and make them one site; the same bytes from the same sources and results."""
+    shutil.rmtree(target, ignore_errors=True)
+    for number, language in enumerate(LANGUAGES, 1):
+        click.echo(f"[{number}/{len(LANGUAGES)}] rendering {language}")
+        render(language, target)
+    finish(target)
+
+
 def swap(target: Path) -> None:
     """Put the finished site in place of the last one; the last one goes only when the new one is there."""
     previous = BUILD / "previous"
@@ -169,11 +178,7 @@ def build() -> None:
     for section in translations.refresh():
         click.echo(f"recorded as in step in both languages: {section}")
     prepare(publishing=True)
-    shutil.rmtree(ASIDE, ignore_errors=True)
-    for number, language in enumerate(LANGUAGES, 1):
-        click.echo(f"[{number}/{len(LANGUAGES)}] rendering {language}")
-        render(language, ASIDE)
-    finish(ASIDE)
+    assemble(ASIDE)
     swap(ASIDE)
     count = sum(p.is_file() for p in SITE.rglob("*"))
     click.echo(f"site/ is complete: {count} files, {sum(len(pages(la)) for la in LANGUAGES)} pages")

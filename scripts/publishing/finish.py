@@ -50,8 +50,9 @@ def share(target: Path) -> None:
 
 
 def finish_language(folder: Path) -> None:
-    """Inline styles become classes, our assets get names by their content."""
+    """Leave out what is not used; inline styles become classes, our assets get names by their content."""
     (folder / "sitemap.xml.gz").unlink()  # holds the time of its making; hosts compress by themselves
+    assets.remove_unused(folder)
     rules: dict[str, str] = {}
     texts = {}
     for path in sorted(folder.rglob("*.html")):
