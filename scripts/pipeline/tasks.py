@@ -35,7 +35,7 @@ from scripts.pipeline.paths import (
     relative,
     topics,
 )
-from scripts.pipeline.source import behaviour_hash
+from scripts.pipeline.source import behaviour_hash, files_of, snippets_of
 
 Task = dict[str, Any]
 
@@ -127,7 +127,7 @@ def task_notebook() -> Iterator[Task]:
 def task_evidence() -> Iterator[Task]:
     """Run each topic's tests and keep what they showed."""
     shared = [TESTS / "snippets" / "conftest.py"]
-    shared += [SCRIPTS / "pipeline" / f"{name}.py" for name in ("evidence", "comparison", "gates")]
+    shared += [SCRIPTS / "pipeline" / f"{name}.py" for name in ("evidence", "comparison", "gates", "java")]
     for topic in topics():
         yield {
             "name": topic,
@@ -135,7 +135,9 @@ def task_evidence() -> Iterator[Task]:
             "targets": [relative(evidence.path(topic))],
             "uptodate": [
                 config_changed(
-                    versions() + _text_hash(SNIPPETS / f"{topic}.py", evidence.test_file(topic), *shared)
+                    versions()
+                    + " ".join(sorted({snippet.toolchain for snippet in snippets_of(topic)}))
+                    + _text_hash(*files_of(topic), evidence.test_file(topic), *shared)
                 )
             ],
         }
