@@ -80,6 +80,12 @@ def _text_hash(*paths: Path) -> str:
     return hashlib.sha256(b"\0".join(p.read_bytes() for p in paths if p.is_file())).hexdigest()
 
 
+def _programs(topic: str) -> str:
+    """What a topic's programs in other languages are, and what runs them: no import leads to them."""
+    foreign = [snippet for snippet in snippets_of(topic) if snippet.planted_by_hand]
+    return " ".join(f"{snippet.hash} {snippet.toolchain}" for snippet in foreign)
+
+
 def task_experiment() -> Iterator[Task]:
     """Measure and train: results that pages and figures read."""
     for topic in topics():
@@ -88,7 +94,11 @@ def task_experiment() -> Iterator[Task]:
                 "name": f"{topic}.{name}",
                 "actions": _action("experiment", "run", topic, name),
                 "targets": [relative(experiment.result_path(topic, name))],
-                "uptodate": [config_changed(behaviour_hash([experiment.symbol(topic, name)], versions()))],
+                "uptodate": [
+                    config_changed(
+                        behaviour_hash([experiment.symbol(topic, name)], versions()) + _programs(topic)
+                    )
+                ],
             }
 
 
@@ -136,7 +146,7 @@ def task_evidence() -> Iterator[Task]:
             "uptodate": [
                 config_changed(
                     versions()
-                    + " ".join(sorted({snippet.toolchain for snippet in snippets_of(topic)}))
+                    + _programs(topic)
                     + _text_hash(*files_of(topic), evidence.test_file(topic), *shared)
                 )
             ],
