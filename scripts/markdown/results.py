@@ -60,6 +60,8 @@ def find_value(name: str) -> Any:
 def format_value(value: Any, spec: str, name: str) -> str:
     """A value as the reader's language writes it; `spec` is a Python format specification."""
     here = page()
+    if value is None:  # what this machine could not measure
+        return "–"
     if isinstance(value, bool):
         return here.say("affirmed" if value else "denied")
     if isinstance(value, list):

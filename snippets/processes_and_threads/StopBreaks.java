@@ -2,7 +2,8 @@
  * Why Thread.stop() was withdrawn: it ends a thread between any two instructions, and
  * so releases a lock while what the lock protects is half changed.
  *
- * <p>From Java 20 on, stop() only throws UnsupportedOperationException.
+ * <p>From Java 20 on, stop() only throws UnsupportedOperationException, and Java 26 has
+ * it no more; it is called by name, so that this compiles everywhere.
  *
  * <p>Usage: java StopBreaks
  */
@@ -13,7 +14,6 @@ public final class StopBreaks {
 
     private StopBreaks() { }
 
-    @SuppressWarnings({"deprecation", "removal"})
     public static void main(String[] args) throws InterruptedException {
         Thread worker = new Thread(() -> {
             synchronized (LOCK) {
@@ -29,10 +29,13 @@ public final class StopBreaks {
         }
         System.out.printf("lock taken: debit %d, credit %d%n", debit, credit);
         try {
-            worker.stop();
+            Thread.class.getMethod("stop").invoke(worker);
             worker.join();
-        } catch (UnsupportedOperationException e) {
-            System.out.println("stop(): UnsupportedOperationException");
+        } catch (NoSuchMethodException e) {
+            System.out.println("stop(): no such method");
+            return;
+        } catch (ReflectiveOperationException e) {
+            System.out.println("stop(): " + e.getCause().getClass().getSimpleName());
             return;
         }
         synchronized (LOCK) {  // free again, as if all were well

@@ -40,6 +40,10 @@ PLANTED = {
         ("Thread.currentThread().interrupt();  // for", "Thread.interrupted();  // for"),
         ("boolean after = Thread.currentThread().isInterrupted();", "boolean after = true;"),
     ],
+    "LazyOnce": [
+        ("                if (seen == null) {\n", "                if (MADE.get() >= 0) {\n"),
+        ("static final LazyOnce IT = new LazyOnce();", "static final LazyOnce IT = doubleChecked();"),
+    ],
     "ListThreads": [
         ("info.isDaemon()", "!info.isDaemon()"),
         ("threads.length, Thread.activeCount()", "threads.length - 1, Thread.activeCount()"),
@@ -48,6 +52,9 @@ PLANTED = {
         ("private synchronized void", "private void"),
         ("race.atomic::incrementAndGet", "() -> race.atomic.set(race.atomic.get() + 1)"),
         ("worker.join();", "worker.join(1);"),
+    ],
+    "RunnableInIo": [
+        ("worker.getState());\n            new", "Thread.State.BLOCKED);\n            new"),
     ],
     "SharedHeapOwnStack": [
         ("= countTo(times)", "= countTo(times) + SHARED.get()"),
@@ -262,8 +269,23 @@ def test_stop_leaves_things_half_changed_or_is_refused(java, agrees_with):
     end = "after stop(): debit 1, credit 0"
     if program.machine.feature >= 20:
         end = "stop(): UnsupportedOperationException"
+    if program.machine.feature >= 26:
+        end = "stop(): no such method"
     reference = "closed form: what stood before the pause has run, what stood after it has not"
     agrees_with(program, reference, printed(program), ["lock taken: debit 1, credit 0", end])
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_what_is_made_lazily_is_made_once(java, agrees_with, threads):
+    program = java("LazyOnce")
+    ours = [[int(number) for number in re.findall(r"\d+", line)] for line in printed(program, threads)]
+    agrees_with(program, "closed form: one object", ours, [[1, 1], [1, 1]])
+
+
+def test_a_thread_blocked_in_a_system_call_is_runnable(java, agrees_with):
+    program = java("RunnableInIo")
+    states = [line.split()[-1] for line in printed(program)]
+    agrees_with(program, "closed form: the contract of Thread.State", states, ["RUNNABLE", "TERMINATED"])
 
 
 def test_a_deadlock_is_found_and_cured_by_an_order(java, agrees_with):
