@@ -133,6 +133,7 @@ def parallel_map(
     Raises:
         ValueError: `workers` is below 1, or `kind` neither of the two.
         RuntimeError: the system cannot fork.
+        EOFError: a worker ended without an answer; it was killed, for instance.
 
     Example:
         >>> parallel_map(lambda x: x * x, range(5), workers=2, kind="process")
@@ -144,19 +145,25 @@ def parallel_map(
         raise ValueError(f"kind must be thread or process, got {kind!r}")
     context = _fork() if kind == "process" else None
     make = threading.Thread if context is None else context.Process
-    pipes = [multiprocessing.Pipe(duplex=False) for _ in range(workers)]
 
-    def work(i: int) -> None:
-        try:
-            pipes[i][1].send(([function(x) for x in items[i::workers]], None))
-        except Exception as error:
-            pipes[i][1].send(([], error))
+    def work(i: int, sender: Any) -> None:
+        with sender:
+            try:
+                sender.send(([function(x) for x in items[i::workers]], None))
+            except BaseException as error:
+                sender.send(([], error))
 
-    crew = [make(target=work, args=(i,)) for i in range(workers)]
-    for worker in crew:
+    crew, receivers = [], []
+    for i in range(workers):
+        receiver, sender = multiprocessing.Pipe(duplex=False)
+        worker = make(target=work, args=(i, sender))
         worker.start()
+        if kind == "process":
+            sender.close()  # the child has its own, and its death ends the stream
+        crew.append(worker)
+        receivers.append(receiver)
     # Read before joining: a worker with much to say cannot end before it is heard.
-    answers = [receiver.recv() for receiver, _ in pipes]
+    answers = [receiver.recv() for receiver in receivers]
     for worker in crew:
         worker.join()
     results: list[Any] = [None] * len(items)

@@ -78,7 +78,7 @@ def render(snippet: Snippet, highlighted: list[int]) -> str:
     topic, name = snippet.topic, escape(snippet.name)
     return f"""<div class="snippet-head">
 <a class="snippet-name" href="#{anchor(snippet)}"><code>{name}</code></a>
-<span class="snippet-links"><a href="{here.to_root}{relative(snippet.path)}">{here.say("source_file")}</a>
+<span class="snippet-links"><a href="{here.to_root}{relative(snippet.path)}">{here.say(snippet.stands_in)}</a>
 <a href="{here.to_root}snippets/test_{topic}.py">{here.say("test")}</a></span>
 <span class="snippet-copies">{_copies(snippet)}</span>
 </div>
@@ -87,13 +87,14 @@ def render(snippet: Snippet, highlighted: list[int]) -> str:
 
 
 def _copies(snippet: Snippet) -> str:
-    """A button for the snippet as shown and one for what runs as pasted; one where these are the same."""
+    """A button for each form of the snippet."""
     here = page()
-    shown = f'<button type="button" data-copy="snippet">{here.say("copy_snippet")}</button>\n'
-    return ("" if snippet.source == snippet.stand_alone else shown) + (
-        f'<button type="button" data-copy="standalone" title="{here.say("copy_standalone_hint")}">'
-        f"{here.say('copy_standalone')}</button>"
-    )
+    buttons = {
+        "snippet": f'<button type="button" data-copy="snippet">{here.say("copy_snippet")}</button>',
+        "standalone": f"""<button type="button" data-copy="standalone"
+ title="{here.say("copy_standalone_hint")}">{here.say("copy_standalone")}</button>""",
+    }
+    return "\n".join(buttons[form] for form in snippet.copies)
 
 
 def _highlight(snippet: Snippet, lines: list[int]) -> str:

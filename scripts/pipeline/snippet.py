@@ -16,6 +16,8 @@ class Snippet(ABC):
 
     language: ClassVar[str]  # as fences, editors and Pygments call it
     planted_by_hand: ClassVar[bool]  # its test file plants bugs under PLANTED; mutmut does otherwise
+    stands_in: ClassVar[str]  # "module" or "source_file", as the page names the link to it
+    copies: ClassVar[tuple[str, ...]]  # what its buttons copy: "snippet" as shown, "standalone" as it runs
 
     topic: str
     name: str

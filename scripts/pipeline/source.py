@@ -216,6 +216,8 @@ class PythonSnippet(Snippet):
 
     language = "python"
     planted_by_hand = False
+    stands_in = "module"
+    copies = ("snippet", "standalone")
 
     module: Module = field(repr=False)
     node: ast.stmt = field(repr=False, compare=False)

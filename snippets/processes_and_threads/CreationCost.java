@@ -46,7 +46,7 @@ public final class CreationCost {
             micros[round] = (System.nanoTime() - start) / 1e3 / jobs;
         }
         Arrays.sort(micros);
-        System.out.printf("%-15s  %.3f  %.3f  %.3f%n", name, micros[rounds / 4],
+        System.out.printf("%-15s  %.4f  %.4f  %.4f%n", name, micros[rounds / 4],
                 micros[rounds / 2], micros[rounds * 3 / 4]);
     }
 }

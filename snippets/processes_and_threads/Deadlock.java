@@ -2,6 +2,7 @@ import java.lang.management.ManagementFactory;
 import java.lang.management.ThreadInfo;
 import java.lang.management.ThreadMXBean;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
 
 /**
  * Makes a deadlock, has the virtual machine find it, and cures it by an order of locks.
@@ -15,9 +16,9 @@ public final class Deadlock {
     private Deadlock() { }
 
     public static void main(String[] args) throws InterruptedException {
-        CountDownLatch bothHoldOne = new CountDownLatch(2);
-        eating("Alice", FORK, KNIFE, bothHoldOne);
-        eating("Bob", KNIFE, FORK, bothHoldOne);
+        CountDownLatch meeting = new CountDownLatch(2);
+        eating("Alice", FORK, KNIFE, meeting);
+        eating("Bob", KNIFE, FORK, meeting);
         ThreadMXBean threads = ManagementFactory.getThreadMXBean();
         long[] stuck = threads.findDeadlockedThreads();
         while (stuck == null) {
@@ -31,8 +32,9 @@ public final class Deadlock {
 
         Object first = new Object();  // new things: the old ones stay taken
         Object second = new Object();
-        Thread carol = eating("Carol", first, second, new CountDownLatch(1));
-        Thread dave = eating("Dave", first, second, new CountDownLatch(1));
+        meeting = new CountDownLatch(2);
+        Thread carol = eating("Carol", first, second, meeting);
+        Thread dave = eating("Dave", first, second, meeting);
         carol.join();
         dave.join();
         System.out.println("in one order: both have eaten");
@@ -43,8 +45,8 @@ public final class Deadlock {
         Thread thread = new Thread(() -> {
             synchronized (first) {
                 meeting.countDown();
-                try {
-                    meeting.await();
+                try {  // wait until both hold one, if ever they do
+                    meeting.await(1, TimeUnit.SECONDS);
                 } catch (InterruptedException e) {
                     return;
                 }

@@ -34,8 +34,10 @@ public final class RunnableInIo {
         }
     }
 
+    /** Whether a thread is in accept(), and there in a method not written in Java. */
     private static boolean accepting(Thread thread) {
-        return Arrays.stream(thread.getStackTrace())
+        StackTraceElement[] frames = thread.getStackTrace();
+        return frames.length > 0 && frames[0].isNativeMethod() && Arrays.stream(frames)
                 .anyMatch(frame -> frame.getMethodName().equals("accept"));
     }
 }

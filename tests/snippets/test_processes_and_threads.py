@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -28,11 +29,13 @@ from snippets.processes_and_threads import (
 PLANTED = {
     "CreationCost": [
         ("micros[rounds / 4]", "micros[rounds - 1]"),
+        ("/ 1e3 / jobs", "/ 1e6 / jobs"),
     ],
     "DaemonThreads": [
         ('args[0].equals("daemon")', 'args[0].equals("user")'),
     ],
     "Deadlock": [
+        ('eating("Dave", first, second', 'eating("Dave", second, first'),
         ("getThreadInfo(stuck)", "getThreadInfo(new long[] {stuck[0]})"),
         ("thread.getLockOwnerName()", "thread.getThreadName()"),
     ],
@@ -50,7 +53,7 @@ PLANTED = {
     ],
     "RaceCondition": [
         ("private synchronized void", "private void"),
-        ("race.atomic::incrementAndGet", "() -> race.atomic.set(race.atomic.get() + 1)"),
+        ("race.atomic::incrementAndGet", "() -> race.atomic.setPlain(race.atomic.getPlain() + 1)"),
         ("worker.join();", "worker.join(1);"),
     ],
     "RunnableInIo": [
@@ -70,6 +73,7 @@ PLANTED = {
         ('"VmRSS") - used', '"VmSize") - used'),
     ],
     "StartNotRun": [
+        ("worker.start();\n        worker.join();", "worker.run();\n        worker.join();"),
         ('tell, "worker"', 'tell, "main"'),
         ('"TIME_WAITING", "TIMED_WAITING"', '"TIMED_WAITING", "TIMED_WAITING"'),
     ],
@@ -88,7 +92,7 @@ PLANTED = {
         ("one.isDaemon()", "!one.isDaemon()"),
     ],
     "Visibility": [
-        ("marked = true;", "marked = false;"),
+        ("private static volatile boolean", "private static boolean"),
     ],
 }
 
@@ -161,9 +165,9 @@ def test_locals_are_each_threads_own_and_the_heap_is_shared(java, agrees_with, t
     assert lines[-1] == "main still runs"
 
 
-def counts(program, threads, times):
-    """The sums of the five ways of counting, in the interpreter, where losses show well."""
-    lines = printed(program, threads, times, options=("-Xint",))
+def counts(program, threads, times, options=("-Xint",)):
+    """The sums of the five ways of counting."""
+    lines = printed(program, threads, times, options=options)
     found = [re.fullmatch(r"(.+?) +([\d,]+) of +([\d,]+), lost +([\d,]+)", line).groups() for line in lines]
     numbers = {name: [int(n.replace(",", "")) for n in rest] for name, *rest in found}
     for total, wanted, lost in numbers.values():
@@ -181,26 +185,31 @@ def test_guarded_counters_are_exact(java, agrees_with, threads, times):
     agrees_with(program, "closed form: threads × counts", exact, [threads * times] * 3)
 
 
-def test_guarded_counters_stay_exact_under_stress(java):
+def test_guarded_counters_stay_exact_while_the_others_lose(java):
+    """Each round counts twice as far as the last, until the unguarded counters have lost updates often
+    enough: at once where threads run side by side, after many changes of thread on a single processor."""
     program = java("RaceCondition")
-    for _ in range(8):
-        seen = counts(program, 4, 100_000)
-        assert [seen[name] for name in ("synchronized", "AtomicInteger", "LongAdder")] == [400_000] * 3
-
-
-@pytest.mark.parametrize("name", ["plain int", "volatile int"])
-def test_unguarded_counters_lose_updates_sooner_or_later(java, name):
-    program = java("RaceCondition")
-    assert any(counts(program, 4, 50_000)[name] < 200_000 for _ in range(25))
+    # The first compiler keeps each read and write; the second might make one addition of a loop.
+    simple = ("-XX:TieredStopAtLevel=1",)
+    times, lost = 100_000, {"plain int": 0, "volatile int": 0}
+    while lost["plain int"] < 4 or lost["volatile int"] < 1:
+        assert times <= 200_000_000, f"unguarded counters have to lose updates sooner or later: {lost}"
+        seen = counts(program, 4, times, simple)
+        assert [seen[name] for name in ("synchronized", "AtomicInteger", "LongAdder")] == [4 * times] * 3
+        for name in lost:
+            lost[name] += seen[name] < 4 * times
+        times *= 2
 
 
 def test_one_thread_alone_loses_nothing(java):
     assert set(counts(java("RaceCondition"), 1, 20_000).values()) == {20_000}
 
 
-def test_a_volatile_flag_is_seen(java, agrees_with):
+# Compiled as a whole before the first turn of a loop, a field that is not volatile is read only once.
+@pytest.mark.parametrize("options", [(), ("-Xint",), ("-Xcomp", "-XX:-TieredCompilation")])
+def test_a_volatile_flag_is_seen(java, agrees_with, options):
     program = java("Visibility")
-    lines = printed(program, 1, seconds=20)
+    lines = printed(program, 1, options=options, seconds=30)
     agrees_with(
         program, "closed form: a volatile read sees the last write", lines[:1], ["volatile flag: stopped"]
     )
@@ -290,7 +299,7 @@ def test_a_thread_blocked_in_a_system_call_is_runnable(java, agrees_with):
 
 def test_a_deadlock_is_found_and_cured_by_an_order(java, agrees_with):
     program = java("Deadlock")
-    *found, cured = printed(program)
+    *found, cured = printed(program, seconds=20)
     pairs = sorted(re.fullmatch(r"(\w+) waits for a lock that (\w+) holds", line).groups() for line in found)
     agrees_with(program, "closed form: a cycle of two", pairs, [("Alice", "Bob"), ("Bob", "Alice")])
     assert cured == "in one order: both have eaten"
@@ -322,22 +331,32 @@ def test_virtual_threads_all_wait_and_all_come_through(java, agrees_with, count)
     assert refused == "setDaemon(false): IllegalArgumentException"
 
 
-def test_creation_costs_are_quartiles_of_positive_times(java, agrees_with):
+# In place of `true`: it logs that it was called, and after the ten calls that warm up it sleeps.
+SLEEPY = """#!/bin/sh
+echo >> {log}
+n=$(wc -l < {log})
+[ "$n" -le 10 ] || sleep 0.$((n - 10))
+"""
+
+
+def test_creation_costs_are_quartiles(java, agrees_with, tmp_path, monkeypatch):
     program = java("CreationCost")
-    rows = {line[:15].strip(): [float(x) for x in line[15:].split()] for line in printed(program, 8)}
+    log, sleepy = tmp_path / "log", tmp_path / "true"
+    sleepy.write_text(SLEEPY.format(log=log))
+    sleepy.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    rows = {line[:15].strip(): [float(x) for x in line[15:].split()] for line in printed(program, 4)}
+    assert log.read_text().count("\n") == 10 + 4
     assert list(rows)[:2] == ["process", "platform thread"]
     assert ("virtual thread" in rows) == (program.machine.feature >= 21)
-    assert all(len(row) == 3 and row[0] > 0 for row in rows.values())
-    agrees_with(
-        program,
-        "closed form: quartiles stand in order",
-        list(rows.values()),
-        [sorted(r) for r in rows.values()],
-    )
-    assert rows["method call"][1] < rows["process"][1]
+    assert all(0 < low <= middle <= high for low, middle, high in rows.values())
+    slept = [2e5, 3e5, 4e5]  # of 0.1, 0.2, 0.3 and 0.4 s; a machine may add to them, not take away
+    ours = [min(pair) for pair in zip(rows["process"], slept, strict=True)]
+    agrees_with(program, "closed form: processes that sleep for a known time", ours, slept)
 
 
-def test_stacks_are_reserved_and_hardly_used(java, agrees_with):
+def test_stacks_are_reserved_and_hardly_used(java, agrees_with, monkeypatch):
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")  # or glibc reserves 64 MiB a thread for its own use
     program = java("StackMemory")
     head, reserved, used = printed(program, 50, 64)
     assert head == "threads 50, stack 64 MiB"
@@ -451,12 +470,16 @@ def test_parallel_map_is_map(agrees_with, kind, items, workers):
     agrees_with(parallel_map, "builtins.map", ours, list(map(lambda x: 2 * x + 1, items)))  # noqa: C417
 
 
-@pytest.mark.parametrize("kind", ["thread", "process"])
-def test_items_are_dealt_out_in_turn(kind):
-    def where(_):
-        return os.getpid(), threading.get_ident()
+@pytest.mark.parametrize(("kind", "library"), [("thread", threading), ("process", multiprocessing)])
+def test_items_are_dealt_out_in_turn(kind, library):
+    both_are_there = library.Barrier(2)
 
-    seen = parallel_map(lambda i: (where(i), time.sleep(0.05))[0], range(5), 2, kind)
+    def where(i):
+        if i < 2:
+            both_are_there.wait(60)
+        return os.getpid(), threading.get_native_id()
+
+    seen = parallel_map(where, range(5), 2, kind)
     assert seen[0] == seen[2] == seen[4] != seen[1]
     assert seen[1] == seen[3]
     assert ({pid for pid, _ in seen} == {os.getpid()}) == (kind == "thread")
@@ -468,6 +491,39 @@ def test_what_a_worker_raises_reaches_the_caller(kind):
         parallel_map(lambda x: 1 // x, [1, 2, 0], 2, kind)
     with pytest.raises(ZeroDivisionError, match="modulo by zero"):
         parallel_map(lambda x: 1 // x, [0, 2], 2, kind)
+
+
+def test_the_death_of_a_process_is_heard():
+    with pytest.raises(EOFError):
+        parallel_map(lambda _: os._exit(1), [0], 1, "process")
+    with pytest.raises(EOFError):
+        parallel_map(lambda x: os._exit(1) if x == 0 else x, [0, 1, 2], 3, "process")
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_what_cannot_travel_is_told(kind):
+    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
+        parallel_map(lambda _: lambda: 0, [0], 1, kind)
+    with pytest.raises(SystemExit, match="^4$"):
+        parallel_map(sys.exit, [4], 1, kind)
+
+
+class _Unspeakable(Exception):
+    def __reduce__(self):
+        raise TypeError("not to be pickled")
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_an_error_that_cannot_travel_ends_the_wait(kind, monkeypatch):
+    def fail(_):
+        raise _Unspeakable
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # which would print it
+    before = set(threading.enumerate())
+    with pytest.raises(EOFError):
+        parallel_map(fail, [0], 1, kind)
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
 
 
 def test_a_long_answer_does_not_block_the_pipe():
@@ -526,8 +582,8 @@ def test_amdahl_refuses(serial, workers, told):
 def test_a_pid_dataset_counts_what_it_has_made(agrees_with):
     dataset = PidDataset(2)
     seen = [dataset[1].tolist(), dataset[0].tolist(), dataset[1].tolist()]
-    agrees_with(PidDataset, "os.getpid", [pid for pid, _ in seen], [os.getpid()] * 3)
-    assert [number for _, number in seen] == [1, 2, 3]
+    itself = int(os.readlink("/proc/self"))  # the kernel's word for it
+    agrees_with(PidDataset, "other tool: the link /proc/self", seen, [[itself, n] for n in (1, 2, 3)])
     assert len(dataset) == 2
     for index in (2, -1):
         with pytest.raises(IndexError, match=f"^{index}$"):
