@@ -23,7 +23,8 @@ def _fork() -> Any:
 def list_threads() -> list[tuple[str, int, bool]]:
     """Name, kernel id and daemon flag of each thread of this process known to Python.
 
-    Threads that a library made in C, such as those of a BLAS, are not among them.
+    Threads that a library made in C, such as those of a BLAS, are not among them. After
+    a bare os.fork, the main thread may still bear its parent's id (CPython gh-132542).
 
     Returns:
         One tuple a thread, in the order they were started.
