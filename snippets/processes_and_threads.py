@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +65,7 @@ def memory_after(kind: str, workers: int = 3) -> list[int]:
     make = threading.Thread if kind == "thread" else _fork().Process
     cells: Any = [0] * workers
     if kind == "shared":
-        cells = torch.zeros(workers, dtype=torch.long).share_memory_()
+        cells = torch.zeros(workers).share_memory_()
 
     def write(i: int) -> None:
         cells[i] = i + 1
@@ -123,7 +124,7 @@ def parallel_map(
     """`[function(x) for x in items]`, shared out among threads or processes.
 
     Worker i takes items i, i + workers, and so on. Processes are forked, so `function`
-    may be a lambda; what it returns travels through a pipe, and must be picklable.
+    may be a lambda; what it returns there goes through a pipe, and must be picklable.
 
     Args:
         function: called once an item; if it raises, so does this function.
@@ -134,7 +135,7 @@ def parallel_map(
     Raises:
         ValueError: `workers` is below 1, or `kind` neither of the two.
         RuntimeError: the system cannot fork.
-        EOFError: a worker ended without an answer; it was killed, for instance.
+        EOFError: a process ended without an answer; it was killed, for instance.
 
     Example:
         >>> parallel_map(lambda x: x * x, range(5), workers=2, kind="process")
@@ -145,26 +146,29 @@ def parallel_map(
     if kind not in ("thread", "process"):
         raise ValueError(f"kind must be thread or process, got {kind!r}")
     context = _fork() if kind == "process" else None
-    make = threading.Thread if context is None else context.Process
 
-    def work(i: int, sender: Any) -> None:
-        with sender:
-            try:
-                sender.send(([function(x) for x in items[i::workers]], None))
-            except BaseException as error:
-                sender.send(([], error))
+    def work(i: int, send: Callable[[Any], None]) -> None:
+        try:
+            send(([function(x) for x in items[i::workers]], None))
+        except BaseException as error:
+            send(([], error))
 
-    crew, receivers = [], []
+    crew: list[Any] = []
+    inboxes: list[Callable[[], Any]] = []
     for i in range(workers):
-        receiver, sender = multiprocessing.Pipe(duplex=False)
-        worker = make(target=work, args=(i, sender))
-        worker.start()
-        if kind == "process":
+        if context is None:
+            box: Any = queue.SimpleQueue()
+            crew.append(threading.Thread(target=work, args=(i, box.put)))
+            crew[i].start()
+            inboxes.append(box.get)
+        else:
+            receiver, sender = context.Pipe()
+            crew.append(context.Process(target=work, args=(i, sender.send)))
+            crew[i].start()
             sender.close()  # the child has its own, and its death ends the stream
-        crew.append(worker)
-        receivers.append(receiver)
+            inboxes.append(receiver.recv)
     # Read before joining: a worker with much to say cannot end before it is heard.
-    answers = [receiver.recv() for receiver in receivers]
+    answers = [receive() for receive in inboxes]
     for worker in crew:
         worker.join()
     results: list[Any] = [None] * len(items)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import re
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from torch.utils.data import DataLoader
@@ -436,6 +436,20 @@ def test_without_fork_processes_are_refused_in_words_and_threads_still_run(monke
     assert made_by(PidDataset(1), 0) == {os.getpid(): [1]}
 
 
+def test_processes_are_forked_whatever_the_default_is():
+    class Local(PidDataset):
+        """What only a fork can bring into another process."""
+
+    method = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        assert memory_after("process", 1) == [0]
+        assert parallel_map(lambda x: -x, [1], 1, "process") == [-1]
+        assert list(made_by(Local(1), 1).values()) == [[1]]
+    finally:
+        multiprocessing.set_start_method(method, force=True)
+
+
 @pytest.mark.parametrize(("workers", "times"), [(0, 5), (1, 0), (1, 7), (2, 1), (5, 200)])
 def test_with_a_lock_no_addition_is_lost(agrees_with, workers, times):
     counted = count_up(workers, times, threading.Lock())
@@ -500,9 +514,7 @@ def test_the_death_of_a_process_is_heard():
 
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
-def test_what_cannot_travel_is_told(kind):
-    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
-        parallel_map(lambda _: lambda: 0, [0], 1, kind)
+def test_even_an_exit_reaches_the_caller(kind):
     with pytest.raises(SystemExit, match=r"^4$"):
         parallel_map(sys.exit, [4], 1, kind)
 
@@ -512,17 +524,17 @@ class _UnspeakableError(Exception):
         raise TypeError("not to be pickled")
 
 
-@pytest.mark.parametrize("kind", ["thread", "process"])
-def test_an_error_that_cannot_travel_ends_the_wait(kind, monkeypatch):
+def test_what_does_not_go_through_a_pipe_goes_between_threads():
     def fail(_):
         raise _UnspeakableError
 
-    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # which would print it
-    before = set(threading.enumerate())
+    assert parallel_map(lambda _: threading, [0], 1, "thread") == [threading]
+    with pytest.raises(TypeError, match="cannot pickle 'module' object"):
+        parallel_map(lambda _: threading, [0], 1, "process")
+    with pytest.raises(_UnspeakableError):
+        parallel_map(fail, [0], 1, "thread")
     with pytest.raises(EOFError):
-        parallel_map(fail, [0], 1, kind)
-    for thread in set(threading.enumerate()) - before:
-        thread.join()
+        parallel_map(fail, [0], 1, "process")
 
 
 def test_a_long_answer_does_not_block_the_pipe():
@@ -624,6 +636,13 @@ def test_made_by_refuses_negative_workers():
 def test_a_sharded_stream_gives_each_number_once(agrees_with, size, workers):
     stream = DataLoader(ShardedStream(size), batch_size=None, num_workers=workers)
     agrees_with(ShardedStream, "builtins.range", sorted(stream), list(range(size)))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_worker_takes_the_numbers_of_its_turn(monkeypatch, workers):
+    info = SimpleNamespace(id=workers - 1, num_workers=workers)
+    monkeypatch.setattr("snippets.processes_and_threads.get_worker_info", lambda: info)
+    assert list(ShardedStream(7)) == [n for n in range(7) if n % workers == workers - 1]
 
 
 def test_a_stream_must_not_be_negative():
