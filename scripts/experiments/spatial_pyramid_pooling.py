@@ -518,6 +518,7 @@ def training(
     global_avg, spp_avg, spp_max (levels 1, 2, 4), spp_multi (spp_max, trained at 24, 32, 40 in turn).
     rows: net, parameters, and for each size scaled_<size>, scaled_<size>_spread (standard deviation over
     the seeds), canvas_<size>, ... (canvas from the trained size up).
+    table: net, parameters, and "mean ± spread" as text under scaled_<size> and canvas_<size>.
     parts: net, and kind_<size>, place_<size>: share of right kinds and of right quadrants, scaled;
     canvas_kind, canvas_place: the same on the largest canvas.
     <net>_scaled_16, <net>_scaled_16_spread, <net>_canvas_64, <net>_kind_64, <net>_place_64,
@@ -571,7 +572,8 @@ def training(
 
     rows: list[dict[str, Any]] = []
     parts: list[dict[str, Any]] = []
-    result: dict[str, Any] = {"rows": rows, "parts": parts}
+    texts: list[dict[str, Any]] = []
+    result: dict[str, Any] = {"rows": rows, "parts": parts, "table": texts}
     for net in _HEADS:
         row: dict[str, Any] = {"net": net, "parameters": parameters[net]}
         for way, size in tests:
@@ -585,6 +587,9 @@ def training(
         part["canvas_place"] = mean(net, "canvas", large[-1], "place")
         rows.append(row)
         parts.append(part)
+        keys = [f"{way}_{size}" for way, size in tests]
+        text = {key: f"{row[key]:.3f} ± {row[f'{key}_spread']:.3f}" for key in keys}
+        texts.append({"net": net, "parameters": parameters[net]} | text)
         result |= {f"{net}_{key}": value for key, value in (row | part).items() if key != "net"}
     globals_ = ("global_max", "global_avg")
     for size in (sizes[0], _TRAINED, sizes[-1]):

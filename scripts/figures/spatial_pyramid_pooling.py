@@ -351,7 +351,7 @@ def branch_view(canvas: Canvas, branches: dict[str, Any]) -> Figure:
     fig, panels = canvas.subplots(1, 2, size=(7.2, 4.3))
     spots = {
         canvas.say(zh="输出在正中", en="output in the middle"): (10, 10),
-        canvas.say(zh="输出在角上", en="output in the corner"): (1, 18),
+        canvas.say(zh="输出靠近一角", en="output near a corner"): (1, 18),
     }
     kernels = (13, 9, 5, 1)
     for axes, (title, (row, column)) in zip(panels, spots.items(), strict=True):

@@ -145,6 +145,7 @@ def test_training_reports_what_its_arrays_hold() -> None:
     assert result["curves"].shape == result["spreads"].shape == result["kind_curves"].shape == (6, 4)
     assert result["canvas_curves"].shape == (6, 2)
     for number, row in enumerate(result["rows"]):
+        assert result["table"][number]["canvas_64"].startswith(f"{row['canvas_64']:.3f} ± ")
         for place, size in enumerate((16, 24, 32, 64)):
             assert row[f"scaled_{size}"] == result[f"{row['net']}_scaled_{size}"]
             assert row[f"scaled_{size}"] == result["curves"][number, place]
