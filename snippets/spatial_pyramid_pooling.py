@@ -39,7 +39,7 @@ def adaptive_max_pool(x: Tensor, bins: int | tuple[int, int]) -> Tensor:
     x (..., H, W) gives (..., bins, bins), or (..., rows, columns) for a pair. Two
     passes, since the bins are rectangles: columns, then rows.
     Raises ValueError if x has fewer than two axes or an empty map, or bins is below 1.
-    Source: He et al. 2015, sections 2.2 and appendix A.
+    Source: He et al. 2015, section 2.2 and appendix A.
 
     Example:
         >>> import torch

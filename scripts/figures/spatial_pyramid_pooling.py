@@ -439,7 +439,7 @@ def cost_of_blocks(canvas: Canvas, cost: dict[str, Any]) -> Figure:
     right.axhline(1, color=colors.muted, linewidth=1, linestyle=":")
     right.set_xticks(places, [f"{row['size']}×{row['size']}" for row in rows])
     right.set_xlim(-0.4, len(rows) - 0.6)
-    top = max(max(row["counted"], row["pools_high"], row["blocks_high"]) for row in rows)
+    top = max(max(row["counted"], row["pools"], row["blocks"]) for row in rows)
     right.set_ylim(0, 1.55 * top)
     right.set_xlabel(canvas.say(zh="特征图", en="map"))
     right.set_title(canvas.say(zh="SPP / SPPF", en="SPP over SPPF"))
@@ -542,8 +542,11 @@ def what_and_where(canvas: Canvas, training: dict[str, Any]) -> Figure:
 
 @figure
 def pictures(canvas: Canvas, training: dict[str, Any]) -> Figure:
+    from matplotlib.colors import ListedColormap
+
     colors = canvas.colors
-    fig, panels = canvas.subplots(1, 4, size=(7.2, 2.6))
+    inks = ListedColormap([colors.faint, colors.accents[0]])
+    fig, panels = canvas.subplots(1, 4, size=(7.2, 2.15))
     names = {
         "16": canvas.say(zh="16×16", en="16×16"),
         "32": canvas.say(zh="32×32（训练）", en="32×32 (trained)"),
@@ -556,7 +559,7 @@ def pictures(canvas: Canvas, training: dict[str, Any]) -> Figure:
         sheet = np.zeros((2 * side, 2 * side))
         for number, (i, j) in enumerate(product(range(2), range(2))):
             sheet[i * side : (i + 1) * side, j * side : (j + 1) * side] = samples[number]
-        axes.imshow(sheet, vmin=0, vmax=1.2)
+        axes.imshow(sheet, cmap=inks)
         axes.axhline(side - 0.5, color=colors.surface, linewidth=3)
         axes.axvline(side - 0.5, color=colors.surface, linewidth=3)
         axes.set_title(title)
