@@ -153,6 +153,7 @@ def test_adaptive_max_pool_keeps_the_dtype_and_takes_any_axes(agrees_with, dtype
 
 def test_adaptive_max_pool_of_no_image_and_with_nan():
     assert adaptive_max_pool(torch.zeros(0, 3, 7, 5), (2, 3)).shape == (0, 3, 2, 3)
+    assert adaptive_max_pool(torch.zeros(2, 0, 7, 5), 2).shape == (2, 0, 2, 2)
     x = torch.zeros(1, 1, 4, 4)
     x[0, 0, 0, 0] = torch.nan
     assert adaptive_max_pool(x, 2).isnan().flatten().tolist() == [True, False, False, False]
