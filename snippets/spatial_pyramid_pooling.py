@@ -225,11 +225,9 @@ class SPPF(nn.Module):
     Source: G. Jocher, YOLOv5, pull request 4420, 2021.
 
     Example:
-        >>> fast, block = SPPF(8, 6).eval(), SPPBlock(8, 6).eval()
-        >>> _ = fast.load_state_dict(block.state_dict())
-        >>> x = torch.randn(2, 8, 13, 13)
-        >>> torch.equal(fast(x), block(x))
-        True
+        >>> block = SPPF(in_channels=8, out_channels=6)  # kernels 5, 9, 13
+        >>> block(torch.rand(2, 8, 13, 13)).shape, block(torch.rand(2, 8, 20, 9)).shape
+        (torch.Size([2, 6, 13, 13]), torch.Size([2, 6, 20, 9]))
     """
 
     def __init__(
@@ -302,6 +300,7 @@ def separable_max_pool(x: Tensor, kernel_size: int) -> Tensor:
     Raises ValueError if the kernel size is even or below 1.
 
     Example:
+        >>> import torch
         >>> x = torch.randn(1, 2, 13, 13)
         >>> torch.equal(separable_max_pool(x, 9), F.max_pool2d(x, 9, 1, padding=4))
         True
