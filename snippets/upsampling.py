@@ -714,8 +714,8 @@ def sub_pixel_weight(weight: Tensor, factor: int) -> Tensor:
             f"expected weight (I, O, KH, KW) with sides that are multiples of {factor}, "
             f"got {tuple(weight.shape)}"
         )
-    # Kernel i of each block holds the taps i, i + r, i + 2 r, ..., last one first.
-    return pixel_unshuffle(weight.transpose(0, 1), factor).flip(2, 3)
+    # Sub-pixel i of a block is reached by the taps i, i + r, i + 2 r, ..., last one first.
+    return pixel_unshuffle(weight, factor).flip(2, 3).transpose(0, 1)
 
 
 def resize_conv_weight(weight: Tensor, factor: int) -> Tensor:
