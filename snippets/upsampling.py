@@ -106,6 +106,25 @@ def upsample_nearest(
     return x
 
 
+def _interpolation_matrix(
+    in_size: int,
+    out_size: int,
+    align_corners: bool,
+    kernel: Callable[[Tensor], Tensor],
+    reach: int,
+) -> Tensor:
+    """Row i weighs the 2 * reach samples around source coordinate i: (out, in) float64.
+
+    Beyond the border the border's sample is repeated: it collects their weights.
+    """
+    at = source_coordinates(in_size, out_size, align_corners, clamp=False)
+    taps = at.floor()[:, None] + torch.arange(1 - reach, reach + 1)  # (out, 2 reach)
+    weights = kernel((at[:, None] - taps).abs())
+    index = taps.long().clamp(0, in_size - 1)
+    matrix = torch.zeros(out_size, in_size, dtype=torch.float64)
+    return matrix.scatter_add_(1, index, weights)
+
+
 def _interpolate(
     x: Tensor,
     size: int | Sequence[int],
@@ -113,29 +132,17 @@ def _interpolate(
     kernel: Callable[[Tensor], Tensor],
     reach: int,
 ) -> Tensor:
-    """Sum of the 2 * reach pixels around each source coordinate, weighed by distance.
-
-    One axis after the other; beyond the border the border pixel is repeated.
-    """
+    """One matrix for the rows, one for the columns; half precision through float32."""
     _check_image(x)
     if not x.is_floating_point():
         raise ValueError(f"expected floating point, got {x.dtype}")
-    wide = torch.promote_types(x.dtype, torch.float32)
-    y = x.to(wide)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
     sizes = _pair("size", size, 1)
-    for axis in (-2, -1):
-        side = y.shape[axis]
-        at = source_coordinates(side, sizes[axis], align_corners, clamp=False)
-        taps = at.floor()[:, None] + torch.arange(1 - reach, reach + 1)  # (out, taps)
-        weights = kernel((at[:, None] - taps).abs()).to(y)
-        index = taps.long().clamp(0, side - 1).to(y.device)
-        shape = (-1, 1) if axis == -2 else (-1,)
-        parts = [
-            y.index_select(axis, index[:, tap]) * weights[:, tap].reshape(shape)
-            for tap in range(2 * reach)
-        ]
-        y = sum(parts[1:], parts[0])
-    return y.to(x.dtype)
+    rows, columns = (
+        _interpolation_matrix(x.shape[a], sizes[a], align_corners, kernel, reach)
+        for a in (-2, -1)
+    )
+    return (rows.to(wide) @ (wide @ columns.to(wide).T)).to(x.dtype)
 
 
 def upsample_bilinear(

@@ -882,7 +882,7 @@ def test_the_peak_holds_the_differences_between_the_phases_means(agrees_with):
         "closed form: variance of the phase means",
         ours,
         float(on_grid) / beside,
-        atol=1e-12,
+        atol=3e-14,
     )
 
 
