@@ -200,7 +200,8 @@ def pixel_shuffle(x: Tensor, factor: int) -> Tensor:
     x (..., C r^2, H, W) gives (..., C, H r, W r): channel c r^2 + i r + j goes to row i,
     column j of every block of channel c. Nothing is computed.
     Raises ValueError if the channels are no multiple of r^2.
-    Source: Shi et al. 2016, equation 4; the order is that of nn.PixelShuffle.
+    Source: Shi et al. 2016, section 3.2. The order is nn.PixelShuffle's; the paper's
+    equation 4 counts the output channel fastest instead: see depth_to_space_order.
 
     Example:
         >>> import torch
