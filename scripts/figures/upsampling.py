@@ -321,7 +321,7 @@ def unpooling_steps(canvas: Canvas, unpooling: dict[str, Any]) -> Figure:
     bottom = (
         ("odd_image", canvas.say(zh="奇数边长", en="odd side")),
         ("odd_right", canvas.say(zh="给出 output_size", en="with output_size")),
-        ("odd_wrong", canvas.say(zh="没给：位置全乱", en="without: misplaced")),
+        ("odd_wrong", canvas.say(zh="没给：放错了地方", en="without: misplaced")),
     )
     for axes, (key, title) in zip(panels.flat, top + bottom, strict=True):
         values = unpooling[key]
@@ -364,17 +364,12 @@ def quality_time(canvas: Canvas, training: dict[str, Any]) -> Figure:
         )
         curve = training[f"curve_{name}"].mean(0)
         right.plot(training["marks"], curve, marker=marker, markersize=5, color=color)
-    left.axhline(training["bicubic_psnr"], color=colors.muted, linestyle=":", linewidth=1.2)
-    left.annotate(
-        canvas.say(zh="双三次插值", en="bicubic interpolation"),
-        (1, training["bicubic_psnr"]),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        fontsize=9,
+    left.axhline(
+        training["bicubic_psnr"],
         color=colors.muted,
+        linestyle=":",
+        linewidth=1.4,
+        label=canvas.say(zh="双三次插值", en="bicubic"),
     )
     left.set_title(canvas.say(zh="质量与耗时", en="quality against time"))
     left.set_xlabel(
@@ -386,7 +381,7 @@ def quality_time(canvas: Canvas, training: dict[str, Any]) -> Figure:
     right.set_yticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
     right.set_title(canvas.say(zh="平坦灰图上的网格（灰度级）", en="grid on a flat gray image (gray levels)"))
     right.set_xlabel(canvas.say(zh="训练步数", en="training steps"))
-    fig.legend(loc="outside lower center", ncols=3)
+    fig.legend(loc="outside lower center", ncols=4)
     return fig
 
 
