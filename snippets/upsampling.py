@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -101,28 +102,9 @@ def upsample_nearest(
         step = Fraction(side, out) if scale is None else 1 / Fraction(scale)
         # In whole numbers: a rounded i * step may fall just short of the next pixel.
         above, below = step.numerator, 2 * step.denominator
-        index = [min((2 * i + exact) * above // below, side - 1) for i in range(out)]
+        index = [(2 * i + exact) * above // below for i in range(out)]
         x = x.index_select(axis, torch.tensor(index, device=x.device))
     return x
-
-
-def _interpolation_matrix(
-    in_size: int,
-    out_size: int,
-    align_corners: bool,
-    kernel: Callable[[Tensor], Tensor],
-    reach: int,
-) -> Tensor:
-    """Row i weighs the 2 * reach samples around source coordinate i: (out, in) float64.
-
-    Beyond the border the border's sample is repeated: it collects their weights.
-    """
-    at = source_coordinates(in_size, out_size, align_corners, clamp=False)
-    taps = at.floor()[:, None] + torch.arange(1 - reach, reach + 1)  # (out, 2 reach)
-    weights = kernel((at[:, None] - taps).abs())
-    index = taps.long().clamp(0, in_size - 1)
-    matrix = torch.zeros(out_size, in_size, dtype=torch.float64)
-    return matrix.scatter_add_(1, index, weights)
 
 
 def _interpolate(
@@ -132,17 +114,24 @@ def _interpolate(
     kernel: Callable[[Tensor], Tensor],
     reach: int,
 ) -> Tensor:
-    """One matrix for the rows, one for the columns; half precision through float32."""
+    """Weigh the 2 * reach pixels around each source coordinate, one axis at a time.
+
+    Beyond the border the border's pixel is repeated; half precision through float32.
+    """
     _check_image(x)
     if not x.is_floating_point():
         raise ValueError(f"expected floating point, got {x.dtype}")
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    sizes = _pair("size", size, 1)
-    rows, columns = (
-        _interpolation_matrix(x.shape[a], sizes[a], align_corners, kernel, reach)
-        for a in (-2, -1)
-    )
-    return (rows.to(wide) @ (wide @ columns.to(wide).T)).to(x.dtype)
+    y = x.to(torch.promote_types(x.dtype, torch.float32))
+    for out in _pair("size", size, 1):
+        y = y.mT  # the axis whose turn it is comes last, and after two turns is back
+        side = y.shape[-1]
+        at = source_coordinates(side, out, align_corners, clamp=False)[:, None]
+        taps = at.floor() + torch.arange(1 - reach, reach + 1)  # (out, 2 reach)
+        index = taps.long().clamp(0, side - 1).to(y.device)
+        weights = kernel((at - taps).abs()).to(y)
+        taken = (y.index_select(-1, column) for column in index.T)
+        y = reduce(torch.add, map(torch.mul, taken, weights.T))
+    return y.to(x.dtype)
 
 
 def upsample_bilinear(
@@ -177,7 +166,7 @@ def upsample_bicubic(
     x (..., H, W) floating point gives (..., *size). `a` is the kernel's slope at
     distance 1: PyTorch and OpenCV take -0.75; Pillow and TensorFlow 2 take -0.5, the
     only one exact for parabolas. Overshoots at edges: clamp what must stay in a range.
-    Raises ValueError as upsample_bilinear does. Source: Keys 1981, equation 4.
+    Raises ValueError as upsample_bilinear does. Source: Keys 1981.
 
     Example:
         >>> import torch
@@ -197,8 +186,8 @@ def upsample_bicubic(
 def pixel_shuffle(x: Tensor, factor: int) -> Tensor:
     """Move groups of r^2 channels into r x r blocks of pixels: sub-pixels.
 
-    x (..., C r^2, H, W) gives (..., C, H r, W r): channel c r^2 + i r + j goes to row i,
-    column j of every block of channel c. Nothing is computed.
+    x (..., C r^2, H, W) gives (..., C, H r, W r): channel c r^2 + i r + j goes to row
+    i, column j of every block of channel c. Nothing is computed.
     Raises ValueError if the channels are no multiple of r^2.
     Source: Shi et al. 2016, section 3.2. The order is nn.PixelShuffle's; the paper's
     equation 4 counts the output channel fastest instead: see depth_to_space_order.
@@ -497,7 +486,9 @@ def max_unpool2d(
         for axis in (-2, -1)
     ]
     sides = list(default if output_size is None else output_size)[-2:]
-    if any(abs(sides[axis] - default[axis]) >= steps[axis] for axis in (0, 1)):
+    if len(sides) != 2 or any(
+        abs(sides[axis] - default[axis]) >= steps[axis] for axis in (0, 1)
+    ):
         raise ValueError(
             f"output_size must be less than a stride {steps} off {default}, got {sides}"
         )
@@ -523,7 +514,7 @@ def icnr_(
     once by `init`, which fills the tensor it is given. The layer then starts as
     nearest-neighbor upsampling after a convolution, without a checkerboard; so should
     its bias. Gives weight. Raises ValueError for other shapes.
-    Source: Aitken et al. 2017, section 3.2.
+    Source: Aitken et al. 2017.
 
     Example:
         >>> import torch
@@ -719,10 +710,10 @@ def sub_pixel_weight(weight: Tensor, factor: int) -> Tensor:
     _at_least(1, factor=factor)
     if weight.ndim != 4 or any(side % factor for side in weight.shape[2:]):
         raise ValueError(
-            f"expected weight (I, O, KH, KW) with sides that are multiples of {factor}, "
-            f"got {tuple(weight.shape)}"
+            "expected weight (I, O, KH, KW) with sides that are multiples of "
+            f"{factor}, got {tuple(weight.shape)}"
         )
-    # Sub-pixel i of a block is reached by the taps i, i + r, i + 2 r, ..., last one first.
+    # Sub-pixel i of a block is reached by the taps i, i + r, i + 2 r, ..., last first.
     return pixel_unshuffle(weight, factor).flip(2, 3).transpose(0, 1)
 
 

@@ -100,6 +100,7 @@ def test_only_the_first_rule_goes_left_of_sample_0_and_is_clamped_there():
     assert source_coordinates(2, 3, True, clamp=False).tolist() == [0, 0.5, 1]
     assert source_coordinates(7, 1, True).tolist() == [0]
     assert source_coordinates(7, 1).tolist() == [3]
+    assert source_coordinates(5, 2, True).tolist() == [0, 4]
 
 
 @pytest.mark.parametrize(("n", "scale"), [(5, 1.5), (7, 2.3), (10, 1.25), (9, 0.7)])
@@ -219,6 +220,7 @@ def test_nearest_keeps_dtypes_strides_gradients_and_arguments(agrees_with):
     labels = torch.tensor([[1, 2], [3, 255]], dtype=torch.uint8)
     assert upsample_nearest(labels, 2).dtype == torch.uint8
     assert upsample_nearest(labels > 1, 2).sum() == 12
+    assert upsample_nearest(labels[None][:0], 2).shape == (0, 4, 4)
     x = noise(2, 3, 5, 4)
     turned = x.transpose(-1, -2)
     assert torch.equal(upsample_nearest(turned, 2), upsample_nearest(turned.contiguous(), 2))
@@ -363,6 +365,23 @@ def test_interpolation_has_gradients_keeps_its_argument_and_takes_any_leading_ax
     assert torch.equal(x, before)
 
 
+@pytest.mark.parametrize(("upsample", "reach"), [(upsample_bilinear, 1), (upsample_bicubic, 2)])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_value_that_is_no_number_spoils_its_neighborhood_only_as_in_torch(
+    agrees_with, upsample, reach, value
+):
+    x = noise(9, 9)
+    x[4, 4] = value
+    ours = upsample(x, 18)
+    mode = "bilinear" if reach == 1 else "bicubic"
+    theirs = F.interpolate(x[None, None], 18, mode=mode)[0, 0]
+    assert torch.equal(ours.isfinite(), theirs.isfinite())
+    assert (~ours.isfinite()).sum() == (4 * reach) ** 2
+    agrees_with(
+        upsample, "torch.nn.functional.interpolate", ours[ours.isfinite()], theirs[ours.isfinite()], atol=1e-14
+    )
+
+
 @pytest.mark.parametrize("upsample", [upsample_bilinear, upsample_bicubic])
 def test_interpolation_refuses_labels_and_empty_images(upsample):
     with pytest.raises(ValueError, match=r"^expected floating point, got torch\.int64$"):
@@ -403,6 +422,9 @@ def test_the_order_is_crd_of_onnx_and_dcr_after_reordering_the_channels(agrees_w
     x = noise(2, 12, 3, 4, dtype=torch.float32)
     theirs = onnx_runs("DepthToSpace", [x.numpy()], blocksize=2, mode="CRD")
     agrees_with(pixel_shuffle, "onnx.reference.ReferenceEvaluator", pixel_shuffle(x, 2), theirs)
+    wide = noise(1, 18, 2, 3, dtype=torch.float32)
+    theirs = onnx_runs("DepthToSpace", [wide[:, depth_to_space_order(2, 3)].numpy()], blocksize=3, mode="DCR")
+    agrees_with(depth_to_space_order, "onnx.reference.ReferenceEvaluator", pixel_shuffle(wide, 3), theirs)
     order = depth_to_space_order(3, 2)
     theirs = onnx_runs("DepthToSpace", [x[:, order].numpy()], blocksize=2, mode="DCR")
     agrees_with(depth_to_space_order, "onnx.reference.ReferenceEvaluator", pixel_shuffle(x, 2), theirs)
@@ -430,7 +452,7 @@ def test_shuffling_keeps_dtypes_strides_and_gradients():
 @pytest.mark.parametrize(
     ("function", "shape", "factor", "message"),
     [
-        (pixel_shuffle, (6, 2, 2), 2, r"^expected x \(\.\.\., C \* 4, H, W\), got \(6, 2, 2\)$"),
+        (pixel_shuffle, (6, 2, 2), 3, r"^expected x \(\.\.\., C \* 9, H, W\), got \(6, 2, 2\)$"),
         (pixel_shuffle, (4, 4), 2, r"C \* 4, H, W\), got \(4, 4\)$"),
         (pixel_shuffle, (4, 4, 4), 0, "^factor must be at least 1, got 0$"),
         (
@@ -494,6 +516,7 @@ def test_sizes_are_those_of_torch_over_a_grid_of_arguments(agrees_with):
                 theirs.append(layer(torch.zeros(1, 1, n)).shape[2])
             ours.append(transposed_conv_output_size(n, k, s, p, extra, d))
     agrees_with(transposed_conv_output_size, "torch.nn.ConvTranspose1d", ours, theirs)
+    assert transposed_conv_output_size(5, 3) == nn.ConvTranspose1d(1, 1, 3)(torch.zeros(1, 1, 5)).shape[2]
 
 
 @pytest.mark.parametrize(("s", "d", "extra"), [(2, 1, 2), (2, 2, 2), (1, 1, 1), (3, 2, 3)])
@@ -751,6 +774,8 @@ def test_a_matrix_needs_a_kernel_that_fits(shape, size, options, message):
         conv_matrix(torch.zeros(shape), size, **options)
     fitting = conv_matrix(torch.ones(7, 5), 5, padding=1)  # 7 rows of padded 7: just fits
     assert fitting.shape == (3, 25)
+    assert conv_matrix(torch.ones(5, 2), (5, 3)).shape == (2, 15)
+    assert conv_matrix(torch.ones(2, 5), (3, 5)).shape == (2, 15)
 
 
 # --- the bilinear kernel -------------------------------------------------------------------------
@@ -983,6 +1008,8 @@ def test_unpooling_keeps_dtypes_and_arguments_takes_strides_and_an_empty_batch(d
     assert torch.equal(ours.flatten(2)[..., 1::4], x.flatten(2))
     assert torch.equal(x, before)
     assert max_unpool2d(x[:0], indices[:0], 2).shape == (0, 2, 6, 8)
+    same = torch.arange(12).reshape(3, 4).expand(x.shape)
+    assert torch.equal(max_unpool2d(x, same, 1), x)
 
 
 def test_the_gradient_of_unpooling_picks_the_same_pixels():
@@ -1014,6 +1041,7 @@ def test_the_gradient_of_unpooling_picks_the_same_pixels():
             r"^output_size must be less than a stride \(2, 2\) off \[4, 4\], got \[6, 4\]$",
         ),
         (torch.zeros(2, 2), torch.zeros(2, 2).long(), {"output_size": (4, 2)}, r"got \[4, 2\]$"),
+        (torch.zeros(2, 2), torch.zeros(2, 2).long(), {"output_size": (4,)}, r"got \[4\]$"),
         (
             torch.zeros(2, 2),
             torch.zeros(2, 2).long(),
@@ -1072,7 +1100,7 @@ def test_icnr_draws_one_kernel_a_channel_and_passes_on_leaves():
 @pytest.mark.parametrize(
     ("shape", "factor", "message"),
     [
-        ((6, 1, 3, 3), 2, r"^expected weight \(C \* 4, I, KH, KW\), got \(6, 1, 3, 3\)$"),
+        ((6, 1, 3, 3), 3, r"^expected weight \(C \* 9, I, KH, KW\), got \(6, 1, 3, 3\)$"),
         ((4, 3, 3), 2, r"got \(4, 3, 3\)$"),
         ((4, 1, 3, 3), 0, "^factor must be at least 1, got 0$"),
     ],
@@ -1093,6 +1121,7 @@ def test_resize_convolution_is_upsample_then_conv(agrees_with, mode, factor, ker
     x = noise(2, 4, 5, 6, dtype=torch.float32)
     with torch.no_grad():
         agrees_with(ResizeConv, "torch.nn.Upsample", layer(x), theirs(x), atol=2e-6)
+        assert torch.allclose(layer(x[0]), layer(x)[0], rtol=0, atol=1e-6)  # without a batch axis
     assert (layer.conv.weight.shape, layer.conv.bias.shape) == ((3, 4, kernel, kernel), (3,))
 
 
@@ -1137,6 +1166,7 @@ def test_sub_pixel_convolution_starts_without_a_checkerboard_unless_told():
     for options, message in (
         ({"kernel_size": 2}, "^kernel_size must be odd, got 2$"),
         ({"factor": 0}, "^factor must be at least 1, got 0$"),
+        ({"factor": 0, "icnr": False}, "^factor must be at least 1, got 0$"),
     ):
         with pytest.raises(ValueError, match=message):
             SubPixelConv(**({"in_channels": 2, "out_channels": 3, "factor": 2} | options))
@@ -1161,6 +1191,7 @@ def test_output_padding_recovers_the_size_before_the_convolution(agrees_with, k,
 
 
 def test_a_target_out_of_reach_is_refused():
+    assert output_padding_for(7, 5, 3) == 0
     for target in (6, 9):
         with pytest.raises(ValueError, match=f"^outputs go from 7 to 8, got target {target}$"):
             output_padding_for(target, 4, 3, stride=2, padding=1)
@@ -1176,6 +1207,8 @@ def test_spreading_and_flipping_is_transposed_convolution(agrees_with, s, p):
     theirs = F.conv_transpose2d(x, weight, stride=s, padding=p)
     ours = transposed_conv2d_by_zeros(x, weight, s, p)
     agrees_with(transposed_conv2d_by_zeros, "torch.nn.functional.conv_transpose2d", ours, theirs, atol=1e-14)
+    if (s, p) == (1, 0):
+        assert torch.equal(transposed_conv2d_by_zeros(x, weight), ours)
     assert torch.autograd.gradcheck(
         lambda x: transposed_conv2d_by_zeros(x, weight, s, p), x[:1, :, :3, :2].clone().requires_grad_()
     )
@@ -1186,6 +1219,7 @@ def test_spreading_and_flipping_is_transposed_convolution(agrees_with, s, p):
     ("kernel", "s", "p", "message"),
     [
         ((3, 2), 2, 2, r"^padding must be below the kernel \(3, 2\), got 2$"),
+        ((2, 3), 2, 2, r"^padding must be below the kernel \(2, 3\), got 2$"),
         ((3, 3), 0, 0, "^stride must be at least 1, got 0$"),
         ((3, 3), 1, -1, "^padding must be at least 0, got -1$"),
     ],
@@ -1235,6 +1269,10 @@ def test_resize_convolution_is_a_transposed_one_with_a_blurred_kernel(agrees_wit
         lambda w: resize_conv_weight(w, factor), weight[:1, :1].clone().requires_grad_()
     )
     assert torch.equal(weight, noise(2, 3, k, k, seed=1))
+    tall = noise(2, 3, k + 2, k, seed=1)
+    theirs = F.conv2d(nn.Upsample(scale_factor=factor)(x), tall, padding=(k // 2 + 1, k // 2))
+    ours = F.conv_transpose2d(x, resize_conv_weight(tall, factor), stride=factor, padding=(k // 2 + 1, k // 2))
+    agrees_with(resize_conv_weight, "torch.nn.functional.conv2d", ours, theirs, atol=5e-14)
 
 
 def test_a_blurred_kernel_needs_four_axes_and_a_factor():
