@@ -26,9 +26,8 @@ def sliding_windows(features: Tensor, length: int) -> Tensor:
         raise ValueError(f"expected features (..., T, D), got {tuple(features.shape)}")
     if length < 1:
         raise ValueError(f"length must be at least 1, got {length}")
-    frames = features.shape[-2]
     padded = F.pad(features, (0, 0, length, 0))  # one more than needed: T may be 0
-    return padded.unfold(-2, length, 1)[..., 1 : frames + 1, :, :].movedim(-1, -2)
+    return padded.unfold(-2, length, 1)[..., 1:, :, :].mT
 
 
 def future_targets(labels: Tensor, future: int, ignore_index: int = -100) -> Tensor:
@@ -48,8 +47,7 @@ def future_targets(labels: Tensor, future: int, ignore_index: int = -100) -> Ten
     if future < 0:
         raise ValueError(f"future must not be negative, got {future}")
     padded = F.pad(labels, (0, future + 1), value=ignore_index)
-    frames = labels.shape[-1]
-    return padded[..., 1:].unfold(-1, max(future, 1), 1)[..., :frames, :future]
+    return padded.unfold(-1, future + 1, 1)[..., :-1, 1:]
 
 
 class Attention(nn.Module):
@@ -345,7 +343,7 @@ def token_similarity(token: Tensor, frames: Tensor) -> Tensor:
         >>> token_similarity(torch.tensor([2.0, 0.0]), torch.eye(2))
         tensor([1., 0.])
     """
-    if token.shape != frames.shape[:-2] + frames.shape[-1:]:
+    if frames.ndim < 2 or token.shape != frames.shape[:-2] + frames.shape[-1:]:
         raise ValueError(
             "expected token (..., D) and frames (..., T, D), "
             f"got {tuple(token.shape)} and {tuple(frames.shape)}"
