@@ -474,7 +474,7 @@ def test_the_loss_has_the_gradient_of_finite_differences():
     ("current", "future"), [((3,), (2, 3)), ((2,), (2, 4)), ((2, 1), (2, 3)), ((2,), (2,)), ((2,), (3, 3))]
 )
 def test_labels_of_another_shape_are_refused(current, future):
-    with pytest.raises(ValueError, match="^labels must have the logits' shapes without the last axis") as e:
+    with pytest.raises(ValueError, match=r"^labels must have the logits' shapes without the last axis") as e:
         oadtr_loss(torch.zeros(2, 4), torch.zeros(2, 3, 4), torch.zeros(current), torch.zeros(future))
     assert str(e.value).endswith(f"got {current} and {future} for (2, 4) and (2, 3, 4)")
 
@@ -484,9 +484,7 @@ def test_labels_of_another_shape_are_refused(current, future):
 
 def test_similarity_is_sklearns_cosine(agrees_with):
     token, frames = noise(4, 8), noise(4, 5, 8, seed=1)
-    theirs = [
-        cosine_similarity(t[None], f)[0] for t, f in zip(token.numpy(), frames.numpy(), strict=True)
-    ]
+    theirs = [cosine_similarity(t[None], f)[0] for t, f in zip(token.numpy(), frames.numpy(), strict=True)]
     ours = token_similarity(token, frames)
     agrees_with(token_similarity, "sklearn.metrics.pairwise.cosine_similarity", ours, theirs, atol=1e-15)
     agrees_with(
@@ -599,7 +597,9 @@ def test_calibration_undoes_a_hundredfold_background():
     many_scores = torch.cat([scores, scores[~positive].repeat(99)])
     many = torch.cat([positive, positive.new_zeros(len(many_scores) - 300)])
     assert average_precision(many_scores, many) < 0.3 * average_precision(scores, positive)
-    before, after = (calibrated_average_precision(*pair) for pair in ((scores, positive), (many_scores, many)))
+    before, after = (
+        calibrated_average_precision(*pair) for pair in ((scores, positive), (many_scores, many))
+    )
     assert after.item() == pytest.approx(before.item(), abs=1e-12)
 
 
@@ -616,7 +616,9 @@ def test_precision_takes_strided_and_half_precision_scores():
     "snippet", [average_precision, calibrated_average_precision, interpolated_average_precision]
 )
 def test_precision_refuses_other_shapes_and_nan(snippet):
-    with pytest.raises(ValueError, match=r"^expected scores \(N\) and positive \(N\), got \(3,\) and \(4,\)$"):
+    with pytest.raises(
+        ValueError, match=r"^expected scores \(N\) and positive \(N\), got \(3,\) and \(4,\)$"
+    ):
         snippet(torch.zeros(3), torch.zeros(4).bool())
     with pytest.raises(ValueError, match=r"got \(3, 1\) and \(3, 1\)$"):
         snippet(torch.zeros(3, 1), torch.zeros(3, 1).bool())
@@ -809,9 +811,7 @@ def test_interpolation_takes_the_best_precision_at_any_higher_recall(agrees_with
             area += (reached - recall) * max(precision for _, precision in points[number:])
             recall = reached
         ours = interpolated_average_precision(scores, positive)
-        agrees_with(
-            interpolated_average_precision, "brute force: every threshold", ours, area, atol=1e-14
-        )
+        agrees_with(interpolated_average_precision, "brute force: every threshold", ours, area, atol=1e-14)
         assert ours >= average_precision(scores, positive)
 
 
