@@ -110,7 +110,8 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(x)
         x = x + self.dropout(self.attention(y, y))
-        return x + self.dropout(self.feed_forward(self.norm2(x)))
+        out: Tensor = x + self.dropout(self.feed_forward(self.norm2(x)))
+        return out
 
 
 class DecoderLayer(nn.Module):

@@ -39,9 +39,9 @@ _BACKGROUND, _CUE, _FALSE_START = 0, 1, 2
 
 def _dictionary() -> Tensor:
     """Orthogonal directions (16, 16): rows 0-3 looks of the pairs, 4-5 cues, 8-15 one for each class."""
-    return torch.linalg.qr(torch.randn(_FEATURES, _FEATURES, generator=torch.Generator().manual_seed(1234)))[
-        0
-    ]
+    start = torch.randn(_FEATURES, _FEATURES, generator=torch.Generator().manual_seed(1234))
+    directions: Tensor = torch.linalg.qr(start)[0]
+    return directions
 
 
 def _streams(
@@ -121,7 +121,8 @@ def _train_oadtr(
 
     def loss() -> Tensor:
         batch = torch.randint(len(now), (_BATCH,), generator=generator)
-        return oadtr_loss(*model(windows[batch]), now[batch], ahead[batch], weight)
+        now_logits, ahead_logits = model(windows[batch])
+        return oadtr_loss(now_logits, ahead_logits, now[batch], ahead[batch], weight)
 
     _fit(model, loss, steps, 5e-3)
     return model

@@ -675,6 +675,12 @@ def test_map_refuses_other_shapes(scores, labels):
     assert str(e.value).endswith(f"got {scores} and {labels}")
 
 
+def test_map_of_the_background_alone_is_refused():
+    with pytest.raises(ValueError, match=r"^there is no class beside the background$"):
+        mean_average_precision(torch.zeros(4, 1), torch.zeros(4).long())
+    assert mean_average_precision(torch.zeros(4, 1), torch.zeros(4).long(), background=None) == 1
+
+
 # --- streaming -----------------------------------------------------------------------------------
 
 
