@@ -100,7 +100,9 @@ class EncoderLayer(nn.Module):
         torch.Size([1, 5, 8])
     """
 
-    def __init__(self, dim: int, heads: int, hidden: int | None = None, dropout: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, heads: int, hidden: int | None = None, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = Attention(dim, heads)
@@ -115,7 +117,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Post-norm Transformer layer: causal self-attention, cross-attention, feed-forward.
+    """Post-norm Transformer layer: causal self-attention, then cross-attention.
 
     forward(x (B, K, D), memory (B, N, D)) gives (B, K, D). hidden and dropout as in
     `EncoderLayer`. Source: Wang et al. 2021, section 3.3, and the official code.
@@ -126,7 +128,9 @@ class DecoderLayer(nn.Module):
         torch.Size([1, 3, 8])
     """
 
-    def __init__(self, dim: int, heads: int, hidden: int | None = None, dropout: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, heads: int, hidden: int | None = None, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))
         self.self_attention = Attention(dim, heads)
@@ -168,11 +172,15 @@ class OadEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if layers < 1 or length < 1:
-            raise ValueError(f"layers and length must be at least 1, got {layers} and {length}")
+            raise ValueError(
+                f"layers and length must be at least 1, got {layers} and {length}"
+            )
         self.length = length
         self.token = nn.Parameter(torch.zeros(1, dim)) if task_token else None
         self.position = nn.Parameter(0.02 * torch.randn(length + task_token, dim))
-        self.layers = nn.ModuleList(EncoderLayer(dim, heads, dropout=dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            EncoderLayer(dim, heads, dropout=dropout) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,12 +210,18 @@ class OadDecoder(nn.Module):
         torch.Size([3, 4, 8])
     """
 
-    def __init__(self, dim: int, heads: int, layers: int, future: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, heads: int, layers: int, future: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         if layers < 1 or future < 1:
-            raise ValueError(f"layers and future must be at least 1, got {layers} and {future}")
+            raise ValueError(
+                f"layers and future must be at least 1, got {layers} and {future}"
+            )
         self.queries = nn.Parameter(0.02 * torch.randn(future, dim))
-        self.layers = nn.ModuleList(DecoderLayer(dim, heads, dropout=dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(dim, heads, dropout=dropout) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, memory: Tensor) -> Tensor:
@@ -253,8 +267,12 @@ class OadTR(nn.Module):
         super().__init__()
         rows = num_classes + 1
         self.project = nn.Linear(feature_dim, dim)
-        self.encoder = OadEncoder(dim, heads, encoder_layers, length, task_token, dropout)
-        self.decoder = OadDecoder(dim, heads, decoder_layers, future, dropout) if future else None
+        self.encoder = OadEncoder(
+            dim, heads, encoder_layers, length, task_token, dropout
+        )
+        self.decoder = (
+            OadDecoder(dim, heads, decoder_layers, future, dropout) if future else None
+        )
         self.head = nn.Linear(2 * dim if future else dim, rows)
         self.future_head = nn.Linear(dim, rows)
 
@@ -341,7 +359,8 @@ def _precision_and_gain(scores: Tensor, positive: Tensor) -> tuple[Tensor, ...]:
     """
     if scores.ndim != 1 or scores.shape != positive.shape:
         raise ValueError(
-            f"expected scores (N) and positive (N), got {tuple(scores.shape)} and {tuple(positive.shape)}"
+            "expected scores (N) and positive (N), "
+            f"got {tuple(scores.shape)} and {tuple(positive.shape)}"
         )
     if scores.isnan().any():
         raise ValueError("scores must not contain NaN")
@@ -410,10 +429,17 @@ def mean_average_precision(
     """
     if scores.ndim != 2 or scores.shape[:1] != labels.shape:
         raise ValueError(
-            f"expected scores (N, C + 1) and labels (N), got {tuple(scores.shape)} and {tuple(labels.shape)}"
+            "expected scores (N, C + 1) and labels (N), "
+            f"got {tuple(scores.shape)} and {tuple(labels.shape)}"
         )
     measure = calibrated_average_precision if calibrated else average_precision
-    values = [measure(scores[:, c], labels == c) for c in range(scores.shape[1]) if c != background]
+    values = [
+        measure(scores[:, c], labels == c)
+        for c in range(scores.shape[1])
+        if c != background
+    ]
+    if not values:
+        raise ValueError("there is no class beside the background")
     return torch.stack(values).nanmean()
 
 
@@ -474,14 +500,18 @@ class GruDetector(nn.Module):
         (torch.Size([2, 5, 5]), torch.Size([2, 5, 3, 5]), torch.Size([1, 2, 8]))
     """
 
-    def __init__(self, feature_dim: int, num_classes: int, dim: int, future: int) -> None:
+    def __init__(
+        self, feature_dim: int, num_classes: int, dim: int, future: int
+    ) -> None:
         super().__init__()
         self.future = future
         self.gru = nn.GRU(feature_dim, dim, batch_first=True)
         self.head = nn.Linear(dim, num_classes + 1)
         self.future_head = nn.Linear(dim, future * (num_classes + 1))
 
-    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         hidden, state = self.gru(x, state)  # (B, T, dim), (1, B, dim)
         ahead = self.future_head(hidden).unflatten(-1, (self.future, -1))
         return self.head(hidden), ahead, state

@@ -254,7 +254,7 @@ def test_an_encoder_layer_is_torchs_with_the_norm_first(agrees_with, hidden):
     ours, x = scrambled(EncoderLayer(8, 2, hidden)), noise(3, 5, 8, seed=1)
     before = x.clone()
     agrees_with(
-        EncoderLayer, "torch.nn.TransformerEncoderLayer", ours(x), torch_encoder_layer(ours)(x), atol=1e-13
+        EncoderLayer, "torch.nn.TransformerEncoderLayer", ours(x), torch_encoder_layer(ours)(x), atol=1e-14
     )
     assert torch.equal(x, before)
     assert ours.feed_forward[0].out_features == (hidden or 8)
@@ -265,7 +265,7 @@ def test_a_decoder_layer_is_torchs_with_a_causal_mask(agrees_with, hidden):
     ours, x, memory = scrambled(DecoderLayer(8, 2, hidden)), noise(3, 4, 8, seed=1), noise(3, 6, 8, seed=2)
     later = torch.ones(4, 4).triu(1).bool()
     theirs = torch_decoder_layer(ours)(x, memory, tgt_mask=later)
-    agrees_with(DecoderLayer, "torch.nn.TransformerDecoderLayer", ours(x, memory), theirs, atol=1e-13)
+    agrees_with(DecoderLayer, "torch.nn.TransformerDecoderLayer", ours(x, memory), theirs, atol=1e-14)
     assert ours.feed_forward[0].out_features == (hidden or 8)
 
 
@@ -304,8 +304,8 @@ def test_the_encoder_is_torchs_with_the_token_in_the_last_row(agrees_with, layer
     rows = torch_encoder(ours)(x)
     token, frames = ours(x)
     assert rows.shape[1] == length + task_token
-    agrees_with(OadEncoder, "torch.nn.TransformerEncoder", token, rows[:, -1], atol=1e-12)
-    agrees_with(OadEncoder, "torch.nn.TransformerEncoder", frames, rows[:, :length], atol=1e-12)
+    agrees_with(OadEncoder, "torch.nn.TransformerEncoder", token, rows[:, -1], atol=1e-14)
+    agrees_with(OadEncoder, "torch.nn.TransformerEncoder", frames, rows[:, :length], atol=1e-14)
     assert frames.shape == x.shape
     assert torch.equal(x, before)
     assert torch.equal(token, frames[:, -1]) is not task_token
@@ -365,7 +365,7 @@ def test_the_decoder_is_torchs(agrees_with, layers, future):
     ours, memory = scrambled(OadDecoder(8, 2, layers, future)), noise(3, 6, 8, seed=1)
     before = memory.clone()
     agrees_with(
-        OadDecoder, "torch.nn.TransformerDecoder", ours(memory), torch_decoder(ours)(memory), atol=1e-12
+        OadDecoder, "torch.nn.TransformerDecoder", ours(memory), torch_decoder(ours)(memory), atol=1e-14
     )
     assert torch.equal(memory, before)
     assert ours(memory[:0]).shape == (0, future, 8)
@@ -385,9 +385,9 @@ def test_the_model_is_torchs_transformer_put_together(agrees_with, task_token, f
     before = x.clone()
     current, ahead = ours(x)
     expected, expected_ahead = torch_oadtr(ours)(x)
-    agrees_with(OadTR, "torch.nn.TransformerEncoder", current, expected, atol=1e-12)
+    agrees_with(OadTR, "torch.nn.TransformerEncoder", current, expected, atol=1e-14)
     if future:
-        agrees_with(OadTR, "torch.nn.TransformerDecoder", ahead, expected_ahead, atol=1e-12)
+        agrees_with(OadTR, "torch.nn.TransformerDecoder", ahead, expected_ahead, atol=1e-14)
     assert current.shape == (4, 5)
     assert ahead.shape == (4, future, 5)
     assert torch.equal(x, before)
@@ -403,7 +403,7 @@ def test_the_model_has_a_token_unless_told():
 def test_the_model_takes_bfloat16_an_empty_batch_and_strided_windows(future):
     model, x = small(future=future), noise(3, 5, 6, seed=9)
     for part, expected in zip(model(x.mT.contiguous().mT), model(x), strict=True):
-        torch.testing.assert_close(part, expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(part, expected, rtol=0, atol=1e-14)
     current, ahead = model(x[:0])
     assert (current.shape, ahead.shape) == ((0, 5), (0, future, 5))
     assert model.bfloat16()(x.bfloat16())[0].dtype == torch.bfloat16
@@ -697,9 +697,9 @@ def test_a_stream_is_torchs_transformer_on_windows_cut_by_hand(agrees_with, leng
                 window[0, slot] = features[frame]
         now, ahead = stream.step(features[t : t + 1])
         expected, expected_ahead = reference(window)
-        agrees_with(StreamingDetector, "torch.nn.TransformerEncoder", now, expected, atol=1e-12)
+        agrees_with(StreamingDetector, "torch.nn.TransformerEncoder", now, expected, atol=1e-14)
         if future:
-            agrees_with(StreamingDetector, "torch.nn.TransformerDecoder", ahead, expected_ahead, atol=1e-12)
+            agrees_with(StreamingDetector, "torch.nn.TransformerDecoder", ahead, expected_ahead, atol=1e-14)
 
 
 def test_a_stream_is_the_batch_of_its_windows_from_the_first_frame_on():
@@ -707,8 +707,8 @@ def test_a_stream_is_the_batch_of_its_windows_from_the_first_frame_on():
     now, ahead = model(sliding_windows(features, 5).flatten(0, 1))
     stream = StreamingDetector(model, streams=2)
     steps = [stream.step(features[:, t]) for t in range(9)]
-    torch.testing.assert_close(torch.stack([s[0] for s in steps], 1).flatten(0, 1), now, rtol=0, atol=1e-12)
-    torch.testing.assert_close(torch.stack([s[1] for s in steps], 1).flatten(0, 1), ahead, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.stack([s[0] for s in steps], 1).flatten(0, 1), now, rtol=0, atol=1e-14)
+    torch.testing.assert_close(torch.stack([s[1] for s in steps], 1).flatten(0, 1), ahead, rtol=0, atol=1e-14)
 
 
 def test_frames_that_come_later_change_nothing_that_was_said():
@@ -894,7 +894,7 @@ def test_cached_keys_and_values_are_attention_over_the_window(agrees_with, heads
             "torch.nn.MultiheadAttention",
             cache.step(frames[t]),
             expected[0, 0],
-            atol=1e-13,
+            atol=1e-14,
         )
         assert len(cache.pairs) == min(t + 1, length)
     assert not cache.step(frames[0]).requires_grad
