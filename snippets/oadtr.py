@@ -13,7 +13,7 @@ def sliding_windows(features: Tensor, length: int) -> Tensor:
     features (..., T, D); gives (..., T, length, D), oldest frame first, a view of one
     padded copy. Frames before the start are zeros, on the left; no frame after t is in
     window t. Raises ValueError for fewer than two axes or length below 1.
-    Source: Wang et al. 2021, section 3.2 (T historical frames and the current one).
+    Source: Wang et al. 2021 (historical frames and the current one).
 
     Example:
         >>> import torch
@@ -92,7 +92,7 @@ class EncoderLayer(nn.Module):
 
     forward(x (B, N, D)) gives (B, N, D). hidden: width of the feed-forward network,
     `dim` if not told, as in the official code; dropout acts on both branches.
-    Source: Wang et al. 2021, section 3.2.
+    Source: Wang et al. 2021 (encoder).
 
     Example:
         >>> import torch
@@ -120,7 +120,7 @@ class DecoderLayer(nn.Module):
     """Post-norm Transformer layer: causal self-attention, then cross-attention.
 
     forward(x (B, K, D), memory (B, N, D)) gives (B, K, D). hidden and dropout as in
-    `EncoderLayer`. Source: Wang et al. 2021, section 3.3, and the official code.
+    `EncoderLayer`. Source: Wang et al. 2021 (decoder) and its official code.
 
     Example:
         >>> import torch
@@ -152,7 +152,7 @@ class OadEncoder(nn.Module):
     after a final LayerNorm. Positions are learned, the token has one too. Without
     `task_token`, "token" is the last frame's row. Raises ValueError for another length
     or width, or if there is no frame or no layer.
-    Source: Wang et al. 2021, section 3.2, equations 1 to 5.
+    Source: Wang et al. 2021 (encoder with a task token).
 
     Example:
         >>> import torch
@@ -202,7 +202,7 @@ class OadDecoder(nn.Module):
     forward(memory (B, N, dim)) gives (B, future, dim). Query k attends to the queries
     before it and to the whole memory; it is fed no truth, so training and use do not
     differ. Raises ValueError if there is no frame or no layer.
-    Source: Wang et al. 2021, section 3.3.
+    Source: Wang et al. 2021 (decoder).
 
     Example:
         >>> import torch
@@ -240,7 +240,7 @@ class OadTR(nn.Module):
     is judged from the task token joined with the mean of the predicted future. With
     future=0 there is no decoder, and the token alone decides. `detect` starts from
     projected frames (B, length, dim), as a stream needs it.
-    Source: Wang et al. 2021, section 3; order of rows and pooling: the official code.
+    Source: Wang et al. 2021; order of rows and pooling: its official code.
 
     Example:
         >>> import torch
@@ -303,7 +303,7 @@ def oadtr_loss(
     current_logits (B, C + 1), future_logits (B, K, C + 1); current (B) and future
     (B, K) integer labels. Each mean is taken over the labels that are not
     `ignore_index`; where none is left, it is 0. Raises ValueError for other shapes.
-    Source: Wang et al. 2021, section 3.4 (lambda = 0.5).
+    Source: Wang et al. 2021 (lambda = 0.5 in its official code).
 
     Example:
         >>> import torch
@@ -396,7 +396,7 @@ def calibrated_average_precision(scores: Tensor, positive: Tensor) -> Tensor:
     Precision becomes w TP / (w TP + FP) with w = negatives / positives, so that a rare
     class is not penalized for being rare: chance is one half. scores and positive (N)
     as in `average_precision`; float64 scalar, NaN without a positive or a negative.
-    Source: De Geest et al. 2016, section 4 (cPrec and cAP).
+    Source: De Geest et al. 2016 (cPrec and cAP).
 
     Example:
         >>> import torch
@@ -419,7 +419,7 @@ def mean_average_precision(
     The background class is left out of the mean (None: it is not), as are classes
     without a frame; its frames stay as negatives. calibrated=True averages the
     calibrated AP: mcAP. Gives a float64 scalar. Raises ValueError for other shapes.
-    Source: De Geest et al. 2016, section 4; Shou et al. 2017 (per-frame labeling).
+    Source: De Geest et al. 2016.
 
     Example:
         >>> import torch
