@@ -67,27 +67,21 @@ def architecture(canvas: Canvas) -> Figure:
 
     _box(axes, -0.1, 2.1, 7.7, 1.2, colors.faint)
     words(3.75, 2.7, canvas.say(zh="编码器：每一行看所有行", en="encoder: every row sees all rows"))
-    _box(axes, 9.0, 3.6, 3.3, 1.2, colors.faint)
-    words(10.65, 4.2, canvas.say(zh="解码器", en="decoder"))
-    arrow((7.7, 2.7), (9.0, 3.95))
-    words(8.65, 2.85, canvas.say(zh="键和值", en="keys, values"), fontsize=9, color=colors.muted, ha="left")
+    _box(axes, 9.4, 3.6, 3.3, 1.2, colors.faint)
+    words(11.05, 4.2, canvas.say(zh="解码器", en="decoder"))
+    arrow((7.7, 2.7), (9.35, 4.1))
+    words(7.75, 2.05, canvas.say(zh="键和值", en="keys, values"), fontsize=9, color=colors.muted, ha="left")
     for step in range(3):
-        _box(axes, 9.1 + 1.1 * step, 1.75, 0.9, 0.65, purple, alpha=0.3)
-        words(9.55 + 1.1 * step, 2.07, f"$q_{step + 1}$", fontsize=9.5)
-        arrow((9.55 + 1.1 * step, 2.45), (9.55 + 1.1 * step, 3.55))
-    words(12.45, 2.07, canvas.say(zh="查询", en="queries"), fontsize=9, color=colors.muted, ha="left")
+        _box(axes, 9.5 + 1.1 * step, 1.75, 0.9, 0.65, purple, alpha=0.3)
+        words(9.95 + 1.1 * step, 2.07, f"$q_{step + 1}$", fontsize=9.5)
+        arrow((9.95 + 1.1 * step, 2.45), (9.95 + 1.1 * step, 3.55))
+    words(12.85, 2.07, canvas.say(zh="查询", en="queries"), fontsize=9, color=colors.muted, ha="left")
     for step in range(3):
-        _box(axes, 9.1 + 1.1 * step, 5.5, 0.9, 0.75, purple, alpha=0.85)
-        words(9.55 + 1.1 * step, 5.87, f"$t+{step + 1}$", fontsize=9, color=colors.surface)
-        arrow((9.55 + 1.1 * step, 4.85), (9.55 + 1.1 * step, 5.45))
-    words(
-        12.45,
-        5.87,
-        canvas.say(zh="预测的\n未来", en="predicted\nfuture"),
-        fontsize=9,
-        color=colors.muted,
-        ha="left",
-    )
+        _box(axes, 9.5 + 1.1 * step, 5.5, 0.9, 0.75, purple, alpha=0.85)
+        words(9.95 + 1.1 * step, 5.87, f"$t+{step + 1}$", fontsize=9, color=colors.surface)
+        arrow((9.95 + 1.1 * step, 4.85), (9.95 + 1.1 * step, 5.45))
+    beside = canvas.say(zh="预测的\n未来", en="predicted\nfuture")
+    words(12.85, 5.87, beside, fontsize=9, color=colors.muted, ha="left")
 
     _box(axes, 6.6, 5.4, 0.9, 0.9, orange, alpha=0.85)
     words(7.05, 5.85, canvas.say(zh="令牌", en="token"), fontsize=9, color=colors.surface)
@@ -95,16 +89,18 @@ def architecture(canvas: Canvas) -> Figure:
     _box(axes, 5.2, 7.9, 4.5, 0.95, green, alpha=0.85)
     words(7.45, 8.37, canvas.say(zh="现在是什么动作？", en="which action is it now?"), color=colors.surface)
     arrow((7.05, 6.35), (7.05, 7.85), orange)
-    arrow((9.1, 6.3), (8.3, 7.85), purple)
-    words(8.95, 7.25, canvas.say(zh="取平均", en="mean"), fontsize=9, color=colors.muted, ha="left")
+    arrow((9.5, 6.3), (8.5, 7.85), purple)
+    words(9.25, 7.25, canvas.say(zh="取平均", en="mean"), fontsize=9, color=colors.muted, ha="left")
     _box(axes, 10.6, 7.9, 3.6, 0.95, green, alpha=0.3)
     words(12.4, 8.37, canvas.say(zh="接下来呢？", en="and what comes next?"), fontsize=9.5)
-    arrow((11.3, 6.3), (12.0, 7.85), purple)
+    arrow((11.6, 6.3), (12.2, 7.85), purple)
     return fig
 
 
 @figure
 def stream_and_scores(canvas: Canvas, ablation: dict[str, Any]) -> Figure:
+    from matplotlib.colors import LinearSegmentedColormap
+
     colors = canvas.colors
     labels, events = ablation["shown_labels"], ablation["shown_events"]
     frames = slice(20, 140)
@@ -142,11 +138,12 @@ def stream_and_scores(canvas: Canvas, ablation: dict[str, Any]) -> Figure:
         loc="left",
     )
     top.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.1)
+    shades = LinearSegmentedColormap.from_list("scores", [colors.surface, colors.accents[0]])
     names = {"full": "OadTR", "gru": "GRU"}
     for axes, (key, name) in zip(panels[1:], names.items(), strict=True):
         scores = ablation[f"shown_{key}"][frames, 1:].T  # (8, L)
         image = axes.imshow(
-            scores, aspect="auto", vmin=0, vmax=1, origin="lower", extent=(-0.5, 119.5, 0.5, 8.5)
+            scores, aspect="auto", cmap=shades, vmin=0, vmax=1, origin="lower", extent=(-0.5, 119.5, 0.5, 8.5)
         )
         for start, end in zip(edges[::2], edges[1::2], strict=True):
             label = int(labels[start])
