@@ -184,9 +184,9 @@ class OadEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        expected = (self.length, self.position.shape[1])
-        if x.ndim != 3 or x.shape[1:] != expected:
-            raise ValueError(f"expected (B, {expected}), got {tuple(x.shape)}")
+        length, dim = self.length, self.position.shape[1]
+        if x.ndim != 3 or x.shape[1:] != (length, dim):
+            raise ValueError(f"expected (B, {length}, {dim}), got {tuple(x.shape)}")
         if self.token is not None:
             x = torch.cat([x, self.token.expand(len(x), 1, -1)], dim=1)
         x = x + self.position
@@ -349,7 +349,8 @@ def token_similarity(token: Tensor, frames: Tensor) -> Tensor:
             "expected token (..., D) and frames (..., T, D), "
             f"got {tuple(token.shape)} and {tuple(frames.shape)}"
         )
-    return F.cosine_similarity(token[..., None, :], frames, dim=-1)
+    tiny = torch.finfo(frames.dtype).tiny  # 0 / 0 must not be NaN, in float16 either
+    return F.cosine_similarity(token[..., None, :], frames, dim=-1, eps=tiny)
 
 
 def _precision_and_gain(scores: Tensor, positive: Tensor) -> tuple[Tensor, ...]:
@@ -411,15 +412,20 @@ def calibrated_average_precision(scores: Tensor, positive: Tensor) -> Tensor:
 
 
 def mean_average_precision(
-    scores: Tensor, labels: Tensor, background: int | None = 0, calibrated: bool = False
+    scores: Tensor,
+    labels: Tensor,
+    background: int | None = 0,
+    calibrated: bool = False,
+    ignore_index: int = -100,
 ) -> Tensor:
     """Per-frame mAP: the AP of each class over all frames, averaged over the classes.
 
     scores (N, C + 1), one column per class; labels (N) integers, all videos joined.
     The background class is left out of the mean (None: it is not), as are classes
-    without a frame; its frames stay as negatives. calibrated=True averages the
-    calibrated AP: mcAP. Gives a float64 scalar. Raises ValueError for other shapes.
-    Source: De Geest et al. 2016.
+    without a frame; its frames stay as negatives. Frames labeled `ignore_index` are
+    taken out: they are nobody's negatives. calibrated=True averages the calibrated AP:
+    mcAP. Gives a float64 scalar. Raises ValueError for other shapes, or if there is no
+    class beside the background. Source: De Geest et al. 2016.
 
     Example:
         >>> import torch
@@ -432,6 +438,8 @@ def mean_average_precision(
             "expected scores (N, C + 1) and labels (N), "
             f"got {tuple(scores.shape)} and {tuple(labels.shape)}"
         )
+    kept = labels != ignore_index
+    scores, labels = scores[kept], labels[kept]
     measure = calibrated_average_precision if calibrated else average_precision
     values = [
         measure(scores[:, c], labels == c)
@@ -539,7 +547,7 @@ def mean_per_video_ap(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> Ten
 
     scores: one (T, C + 1) per video, labels: one (T). A class that a video lacks is
     left out of that video's mean, and with it every false alarm of that class. Videos
-    without any action are left out. Float64 scalar.
+    without any action are left out. Float64 scalar. Raises ValueError without a video.
 
     Example:
         >>> import torch
@@ -548,6 +556,8 @@ def mean_per_video_ap(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> Ten
         tensor(1., dtype=torch.float64)
     """
     values = [mean_average_precision(s, t) for s, t in zip(scores, labels, strict=True)]
+    if not values:
+        raise ValueError("expected at least one video, got none")
     return torch.stack(values).nanmean()
 
 

@@ -342,7 +342,7 @@ def test_positions_tell_the_order_of_the_frames():
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((2, 4, 8), r"^expected \(B, \(5, 8\)\), got \(2, 4, 8\)$"),
+        ((2, 4, 8), r"^expected \(B, 5, 8\), got \(2, 4, 8\)$"),
         ((2, 5, 7), r"got \(2, 5, 7\)$"),
         ((5, 8), r"got \(5, 8\)$"),
     ],
@@ -502,6 +502,16 @@ def test_similarity_of_a_zero_is_zero_and_of_itself_one():
     expected = torch.tensor([[1.0, -1.0, 0.0]] * 2).double()
     torch.testing.assert_close(token_similarity(token, frames), expected, rtol=0, atol=1e-15)
     assert token_similarity(token[:0], frames[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_similarity_keeps_the_precision_and_is_never_nan(dtype):
+    token, frames = torch.ones(4, dtype=dtype), torch.tensor([[1.0] * 4, [0.0] * 4, [-2.0] * 4]).to(dtype)
+    ours = token_similarity(token, frames)
+    assert ours.dtype == dtype
+    assert ours.tolist() == [1, 0, -1]
+    assert token_similarity(0 * token, frames).tolist() == [0, 0, 0]
+    assert token_similarity(1e-3 * token, frames).tolist() == pytest.approx([1, 0, -1], abs=0.01)
 
 
 @pytest.mark.parametrize(("token", "frames"), [((4, 8), (4, 5, 7)), ((3, 8), (4, 5, 8)), ((8,), (8,))])
@@ -666,6 +676,27 @@ def test_a_class_without_a_frame_is_left_out_of_the_mean():
     apart = [average_precision(scores[kept, c], labels[kept] == c) for c in (1, 2, 3)]
     assert mean_average_precision(scores[kept], labels[kept]) == torch.stack(apart).mean()
     assert mean_average_precision(scores, torch.zeros_like(labels)).isnan()
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_ambiguous_frames_are_nobodys_negatives(agrees_with, calibrated):
+    scores, labels = judged(seed=2)
+    marked = labels.clone()
+    marked[::7] = -100
+    left = (marked >= 0).numpy()
+    values = []
+    for c in range(1, 5):
+        positive = (labels == c).numpy()[left]
+        weights = np.where(positive, (~positive).sum() / positive.sum(), 1.0) if calibrated else None
+        values.append(
+            sklearn.metrics.average_precision_score(positive, scores[left, c], sample_weight=weights)
+        )
+    ours = mean_average_precision(scores, marked, calibrated=calibrated)
+    agrees_with(
+        mean_average_precision, "sklearn.metrics.average_precision_score", ours, np.mean(values), atol=1e-14
+    )
+    assert ours == mean_average_precision(scores, marked + 200 * (marked < 0), 0, calibrated, 100)
+    assert mean_average_precision(scores, torch.full_like(labels, -100)).isnan()
 
 
 @pytest.mark.parametrize(("scores", "labels"), [((4,), (4,)), ((4, 3), (5,)), ((4, 3), (4, 3))])
@@ -851,6 +882,8 @@ def test_videos_without_an_action_hide_their_false_alarms():
     assert mean_average_precision(scores, torch.cat(labels)) == 0.5
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         mean_per_video_ap(videos, labels[:1])
+    with pytest.raises(ValueError, match=r"^expected at least one video, got none$"):
+        mean_per_video_ap([], [])
 
 
 @pytest.mark.parametrize("cached", [True, False])
