@@ -18,7 +18,9 @@ def _at_least(least: int, **values: int) -> None:
 def _pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else tuple(value)
     if len(pair) != 2 or min(pair) < least:
-        raise ValueError(f"{name} must be one or two integers of at least {least}, got {value}")
+        raise ValueError(
+            f"{name} must be one or two integers of at least {least}, got {value}"
+        )
     return pair[0], pair[1]
 
 
@@ -57,7 +59,9 @@ def output_size(
     span = effective_kernel_size(kernel_size, dilation)
     padded = input_size + 2 * padding
     if padded < span:
-        raise ValueError(f"a kernel spanning {span} does not fit into a padded input of {padded}")
+        raise ValueError(
+            f"a kernel spanning {span} does not fit into a padded input of {padded}"
+        )
     return (padded - span) // stride + 1
 
 
@@ -131,7 +135,8 @@ def dilated_conv1d(x: Tensor, weight: Tensor, dilation: int = 1) -> Tensor:
         return windows @ weight  # (..., N')
     if x.shape[-2] != weight.shape[1]:
         raise ValueError(
-            f"x has {x.shape[-2]} channels, weight {tuple(weight.shape)} expects {weight.shape[1]}"
+            f"x has {x.shape[-2]} channels, "
+            f"weight {tuple(weight.shape)} expects {weight.shape[1]}"
         )
     return torch.einsum("...cik,ock->...oi", windows, weight)  # (..., O, N')
 
@@ -181,7 +186,9 @@ def dilated_conv2d(
     windows = x.unfold(2, effective_kernel_size(kh, dh), sh)
     windows = windows.unfold(3, effective_kernel_size(kw, dw), sw)
     windows = windows[..., ::dh, ::dw]  # (B, C, H', W', KH, KW): a view, no copy yet
-    columns = windows.permute(0, 1, 4, 5, 2, 3).reshape(x.shape[0], groups, group_channels * kh * kw, oh * ow)
+    columns = windows.permute(0, 1, 4, 5, 2, 3).reshape(
+        x.shape[0], groups, group_channels * kh * kw, oh * ow
+    )
     rows = weight.reshape(groups, out_channels // groups, group_channels * kh * kw)
     y = (rows @ columns).reshape(x.shape[0], out_channels, oh, ow)
     return y if bias is None else y + bias[:, None, None]
@@ -205,7 +212,10 @@ def dilate_kernel(weight: Tensor, dilation: int | Sequence[int]) -> Tensor:
     axes = weight.ndim if weight.ndim <= 2 else weight.ndim - 2
     rates = (dilation,) * axes if isinstance(dilation, int) else tuple(dilation)
     if len(rates) != axes or min(rates, default=0) < 1:
-        raise ValueError(f"dilation must be an integer of at least 1, or {axes} of them, got {dilation}")
+        raise ValueError(
+            "dilation must be an integer of at least 1, "
+            f"or {axes} of them, got {dilation}"
+        )
     steps = (1,) * (weight.ndim - axes) + rates
     dilated = weight.new_zeros(
         [step * (size - 1) + 1 for size, step in zip(weight.shape, steps, strict=True)]
@@ -237,7 +247,9 @@ def contribution_map(kernel_size: int, dilations: Sequence[int]) -> Tensor:
             wider[offset : offset + len(row)] += row
         row = wider
         if int(row.max()) ** 2 > torch.iinfo(torch.int64).max:
-            raise ValueError(f"the counts of {len(dilations)} layers do not fit into int64")
+            raise ValueError(
+                f"the counts of {len(dilations)} layers do not fit into int64"
+            )
     return torch.outer(row, row)  # a square kernel is a column times a row
 
 
@@ -404,7 +416,9 @@ class CausalConv1d(nn.Conv1d):
         [2, 6]
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1
+    ) -> None:
         _at_least(1, in_channels=in_channels, out_channels=out_channels)
         context = effective_kernel_size(kernel_size, dilation) - 1
         super().__init__(in_channels, out_channels, kernel_size, dilation=dilation)
@@ -412,7 +426,9 @@ class CausalConv1d(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 3 or x.shape[1] != self.in_channels:
-            raise ValueError(f"expected x (B, {self.in_channels}, N), got {tuple(x.shape)}")
+            raise ValueError(
+                f"expected x (B, {self.in_channels}, N), got {tuple(x.shape)}"
+            )
         return super().forward(F.pad(x, (self.context, 0)))  # padded on the left only
 
 
@@ -430,7 +446,9 @@ class ASPP(nn.Module):
         torch.Size([2, 4, 33, 33])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, rates: Sequence[int] = (6, 12, 18)) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, rates: Sequence[int] = (6, 12, 18)
+    ) -> None:
         super().__init__()
         _at_least(1, in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
@@ -459,7 +477,9 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"expected x (B, {self.in_channels}, H, W), got {tuple(x.shape)}")
+            raise ValueError(
+                f"expected x (B, {self.in_channels}, H, W), got {tuple(x.shape)}"
+            )
         maps = [branch(x) for branch in self.branches]  # each (B, C_out, H, W)
         image = self.image(x.mean(dim=(2, 3), keepdim=True))  # (B, C_out, 1, 1)
         maps.append(image.expand(-1, -1, *x.shape[2:]))
@@ -539,7 +559,9 @@ def causal_step(layer: CausalConv1d, x: Tensor, past: Tensor) -> tuple[Tensor, T
     if x.ndim != 2 or x.shape[1] != layer.in_channels:
         raise ValueError(f"expected x (B, {layer.in_channels}), got {tuple(x.shape)}")
     if past.shape != (*x.shape, layer.context):
-        raise ValueError(f"expected past {(*x.shape, layer.context)}, got {tuple(past.shape)}")
+        raise ValueError(
+            f"expected past {(*x.shape, layer.context)}, got {tuple(past.shape)}"
+        )
     window = torch.cat([past, x[:, :, None]], dim=2)  # (B, C_in, context + 1)
     y = F.conv1d(window, layer.weight, layer.bias, dilation=layer.dilation)
     return y[:, :, 0], window[:, :, 1:]

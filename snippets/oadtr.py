@@ -286,7 +286,7 @@ class OadTR(nn.Module):
         if self.encoder.token is not None:
             frames = torch.cat([frames, token[:, None]], dim=1)
         predicted = self.decoder(frames)  # (B, future, dim)
-        joined = torch.cat([token, predicted.mean(dim=1)], dim=-1)
+        joined = torch.cat([token, predicted.mean(dim=1)], dim=1)
         return self.head(joined), self.future_head(predicted)
 
 
@@ -300,8 +300,8 @@ def oadtr_loss(
 ) -> Tensor:
     """Cross-entropy of the current frame plus `future_weight` times that of the future.
 
-    current_logits (B, C + 1), future_logits (B, K, C + 1); current (B) and future
-    (B, K) integer labels. Each mean is taken over the labels that are not
+    current_logits (..., C + 1), future_logits (..., K, C + 1); current (...) and future
+    (..., K) integer labels. Each mean is taken over the labels that are not
     `ignore_index`; where none is left, it is 0. Raises ValueError for other shapes.
     Source: Wang et al. 2021 (lambda = 0.5 in its official code).
 

@@ -24,7 +24,9 @@ def _check_labels(target: Tensor, prediction: Tensor, num_classes: int) -> None:
         )
 
 
-def _count_cells(target: Tensor, prediction: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
+def _count_cells(
+    target: Tensor, prediction: Tensor, num_classes: int, ignore_index: int | None
+) -> Tensor:
     """Pixels in each cell, row by row, then the two extra cells: (C * C + 2,) int64.
 
     The first extra cell counts the pixels out of range, the second the ignored ones.
@@ -85,7 +87,10 @@ def confusion_matrix(
 def _totals(cm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Right pixels, true pixels and predicted pixels of each class, (C,) float64."""
     if cm.ndim != 2 or cm.shape[0] != cm.shape[1] or cm.is_floating_point():
-        raise ValueError(f"expected a square matrix of integer counts, got {tuple(cm.shape)} of {cm.dtype}")
+        raise ValueError(
+            "expected a square matrix of integer counts, "
+            f"got {tuple(cm.shape)} of {cm.dtype}"
+        )
     # Sums are taken in int64; float64 then holds every count below 2^53 exactly.
     return cm.diagonal().double(), cm.sum(1).double(), cm.sum(0).double()
 
@@ -246,14 +251,18 @@ class SegmentationMeter:
     def merge(self, other: "SegmentationMeter") -> None:
         ours, theirs = ((m.num_classes, m.ignore_index) for m in (self, other))
         if ours != theirs:
-            raise ValueError(f"meters must agree in (num_classes, ignore_index), got {ours} and {theirs}")
+            raise ValueError(
+                "meters must agree in (num_classes, ignore_index), "
+                f"got {ours} and {theirs}"
+            )
         self.cells = self.cells + other.cells.to(self.cells.device)
 
     def compute(self) -> dict[str, Tensor]:
         cells = self.cells.cpu()
         if cells[-2] > 0:
             raise ValueError(
-                f"{int(cells[-2])} pixels had a target or a prediction out of 0 to {self.num_classes - 1}"
+                f"{int(cells[-2])} pixels had a target or a prediction out of "
+                f"0 to {self.num_classes - 1}"
             )
         cm = cells[:-2].reshape(self.num_classes, self.num_classes)
         return {
@@ -354,7 +363,9 @@ def boundary_iou(target: Tensor, prediction: Tensor, distance: int) -> Tensor:
             f"got {tuple(target.shape)} and {tuple(prediction.shape)}"
         )
     if target.dtype != torch.bool or prediction.dtype != torch.bool:
-        raise ValueError(f"expected boolean masks, got {target.dtype} and {prediction.dtype}")
+        raise ValueError(
+            f"expected boolean masks, got {target.dtype} and {prediction.dtype}"
+        )
     if distance < 1:
         raise ValueError(f"distance must be at least 1, got {distance}")
     a, b = _inner_band(target, distance), _inner_band(prediction, distance)
@@ -433,7 +444,8 @@ def merge_classes(cm: Tensor, groups: Sequence[int]) -> Tensor:
     size = max(groups, default=0) + 1
     if len(groups) != cm.shape[0] or set(groups) != set(range(size)):
         raise ValueError(
-            f"groups must be {cm.shape[0]} numbers that use each of 0 to G - 1, got {list(groups)}"
+            f"groups must be {cm.shape[0]} numbers that use each of 0 to G - 1, "
+            f"got {list(groups)}"
         )
     index = torch.tensor(list(groups), device=cm.device)
     rows = cm.new_zeros(size, cm.shape[1]).index_add_(0, index, cm)

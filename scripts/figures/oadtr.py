@@ -195,19 +195,29 @@ _NAMES = {
 
 
 @figure
-def parts(canvas: Canvas, ablation: dict[str, Any]) -> Figure:
+def parts(canvas: Canvas, ablation: dict[str, Any], early: dict[str, Any]) -> Figure:
     colors = canvas.colors
-    fig, axes = canvas.subplots(size=(7.2, 3.7))
-    for place, name in enumerate(reversed(_NAMES)):
-        values = [row["map"] for row in ablation["seed_rows"] if row["model"] == name]
-        transformer = name not in ("gru", "linear")
-        color = colors.accents[0] if transformer else colors.accents[1]
-        axes.scatter(values, [place] * len(values), s=30, color=color, alpha=0.65, linewidths=0, zorder=3)
-        mean = ablation[f"{name}_map"]
-        axes.plot([mean, mean], [place - 0.3, place + 0.3], color=colors.ink, linewidth=2.2, zorder=4)
-        axes.axhline(place, color=colors.faint, linewidth=0.8, zorder=0)
-    labels = [canvas.say(zh=zh, en=en) for zh, en in reversed(_NAMES.values())]
+    fig, axes = canvas.subplots(size=(7.2, 4.4))
+    runs = (
+        (early, -0.2, colors.accents[1], "s"),
+        (ablation, 0.2, colors.accents[0], "o"),
+    )
+    for result, shift, color, marker in runs:
+        name = canvas.say(zh=f"{result['steps']} 步", en=f"{result['steps']} steps")
+        for place, model in enumerate(_NAMES):
+            values = [row["map"] for row in result["seed_rows"] if row["model"] == model]
+            if not values:
+                continue
+            style = {"s": 26, "alpha": 0.7, "linewidths": 0, "zorder": 3, "marker": marker}
+            axes.scatter(values, [place + shift] * len(values), color=color, label=name, **style)
+            mean, name = result[f"{model}_map"], ""
+            ends = [place + shift - 0.17, place + shift + 0.17]
+            axes.plot([mean, mean], ends, color=colors.ink, linewidth=2.2, zorder=4)
+    for place in range(1, len(_NAMES)):
+        axes.axhline(place - 0.5, color=colors.faint, linewidth=0.8, zorder=0)
+    labels = [canvas.say(zh=zh, en=en) for zh, en in _NAMES.values()]
     axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(
         canvas.say(
@@ -215,6 +225,7 @@ def parts(canvas: Canvas, ablation: dict[str, Any]) -> Figure:
             en="per-frame mAP (a dot per seed, the bar is the mean)",
         )
     )
+    fig.legend(loc="outside upper right", ncols=2)
     return fig
 
 

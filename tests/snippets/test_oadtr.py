@@ -452,6 +452,16 @@ def test_the_future_weighs_half_unless_told_and_minus_100_is_ignored():
     assert oadtr_loss(now, ahead, current, future) != oadtr_loss(now, ahead, current, future, 1.0)
 
 
+@pytest.mark.parametrize("shape", [(1,), (2, 3), (2, 1, 2)])
+def test_the_loss_takes_one_frame_or_whole_streams(agrees_with, shape):
+    now, ahead = noise(*shape, 4), noise(*shape, 2, 4, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    current, future = (torch.randint(0, 4, s, generator=generator) for s in (shape, (*shape, 2)))
+    ours = oadtr_loss(now, ahead, current, future)
+    expected = by_hand(now, current, -100) + 0.5 * by_hand(ahead, future, -100)
+    agrees_with(oadtr_loss, "brute force: log of a sum of exponentials", ours, expected, atol=1e-14)
+
+
 def test_labels_that_are_all_ignored_cost_nothing_and_keep_the_graph():
     now, ahead = noise(2, 4).requires_grad_(), noise(2, 3, 4, seed=1).requires_grad_()
     current, future = torch.full((2,), -100), torch.full((2, 3), -100)
@@ -801,6 +811,7 @@ def test_a_stream_refuses_a_model_in_training_and_frames_of_another_shape():
 def test_the_rival_is_a_gru_gate_by_gate(agrees_with):
     ours, x = scrambled(GruDetector(6, 4, 8, 3)), noise(2, 7, 6, seed=9)
     now, ahead, state = ours(x)
+    assert (now.shape, ahead.shape, state.shape) == ((2, 7, 5), (2, 7, 3, 5), (1, 2, 8))
     weights = {name: value.detach().numpy() for name, value in ours.gru.named_parameters()}
     hidden, rows = np.zeros((2, 8)), []
     for t in range(7):
@@ -919,6 +930,7 @@ def test_cached_keys_and_values_are_attention_over_the_window(agrees_with, heads
     attention, token, frames = scrambled(Attention(8, heads)), noise(8, seed=1), noise(9, 8, seed=2)
     theirs = torch_attention(attention)
     cache = CachedTokenAttention(attention, token, length)
+    assert cache.pairs.shape == (0, 16)
     for t in range(9):
         window = frames[max(0, t - length + 1) : t + 1][None]
         expected, _ = theirs(token[None, None], window, window)
