@@ -120,6 +120,18 @@ def test_means_spreads_and_paired_gains_are_those_of_the_seeds():
     assert result["copy_last"] == result["horizon_rows"][-1]["copy"]
 
 
+def test_the_early_ablation_is_the_late_one_with_other_steps():
+    early = experiments.early(steps=2, seeds=(0, 1))
+    late = experiments.ablation(steps=2, seeds=(0, 1))
+    compared = [row["comparison"] for row in early["gain_rows"]]
+    assert compared == ["token_gain_alone", "token_gain", "decoder_gain_last", "decoder_gain", "gru_gain"]
+    assert early["gain_rows"] == [row for row in late["gain_rows"] if row["comparison"] in compared]
+    for row in early["seed_rows"]:
+        assert row | {"mcap": None} in [each | {"mcap": None} for each in late["seed_rows"]]
+    assert early["full_map"] == late["full_map"]
+    assert early["token_gain_wins"] == late["token_gain_wins"]
+
+
 def test_a_seed_gives_the_same_model_again_and_another_seed_another():
     features, labels, _ = experiments._test_streams()
     one, again, other = (experiments._train_oadtr(seed, 2).state_dict() for seed in (0, 0, 1))
@@ -165,7 +177,7 @@ def test_the_leak_is_as_long_as_it_is_said_to_be():
 
 
 def test_with_only_the_cue_attention_wins_and_with_strong_frames_the_gru_does():
-    result = experiments.turning(strengths=(0.0, 1.5), seeds=(0,), patience=1)
+    result = experiments.turning(strengths=(0.0, 1.5), steps=200, seeds=(0,), patience=1)
     assert result["first_full"] > result["first_gru"] + 0.1
     assert result["last_gru"] > result["last_full"]
     assert result["turns_at"] == 1.5
