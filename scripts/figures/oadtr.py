@@ -209,9 +209,15 @@ def parts(canvas: Canvas, ablation: dict[str, Any], early: dict[str, Any]) -> Fi
             if not values:
                 continue
             style = {"s": 26, "alpha": 0.7, "linewidths": 0, "zorder": 3, "marker": marker}
-            axes.scatter(values, [place + shift] * len(values), color=color, label=name, **style)
-            mean, name = result[f"{model}_map"], ""
-            ends = [place + shift - 0.17, place + shift + 0.17]
+            height = place + shift
+            if model == "linear":  # solved, not trained: no number of steps
+                height, style["color"], style["marker"] = place, colors.muted, "D"
+            else:
+                style |= {"color": color, "label": name}
+                name = ""
+            axes.scatter(values, [height] * len(values), **style)
+            mean = result[f"{model}_map"]
+            ends = [height - 0.17, height + 0.17]
             axes.plot([mean, mean], ends, color=colors.ink, linewidth=2.2, zorder=4)
     for place in range(1, len(_NAMES)):
         axes.axhline(place - 0.5, color=colors.faint, linewidth=0.8, zorder=0)
