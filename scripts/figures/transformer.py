@@ -109,7 +109,7 @@ def architecture(canvas: Canvas) -> Figure:
     add = canvas.say(zh="相加，归一化", en="add, norm")
     self_attention = canvas.say(zh="自注意力", en="self-attention")
     feed = canvas.say(zh="前馈网络", en="feed-forward")
-    embed = canvas.say(zh="嵌入 × √d + 位置", en="embed × √d + position")
+    embed = canvas.say(zh="嵌入 × $\\sqrt{d}$ + 位置", en="embed × $\\sqrt{d}$ + position")
     columns: dict[float, list[tuple[float, str, str]]] = {
         0.0: [
             (0, canvas.say(zh="源序列", en="source tokens"), gray),
@@ -190,24 +190,19 @@ def architecture(canvas: Canvas) -> Figure:
         ha="left",
         va="bottom",
     )
-    axes.text(-1.6, 8.1, canvas.say(zh="编码器", en="encoder"), color=colors.ink, fontsize=12, va="center")
+    for x, words in (
+        (-1.75, canvas.say(zh="编码器", en="encoder")),
+        (4.8, canvas.say(zh="解码器", en="decoder")),
+    ):
+        axes.text(x, 1.7, words, fontsize=12, rotation=90, ha="center", va="bottom")
     axes.text(
-        -1.6,
-        7.6,
+        -1.9,
+        7.8,
         canvas.say(zh="灰色折线：残差连接", en="gray side lines: residuals"),
         color=gray,
         va="center",
     )
-    axes.text(
-        3.4 + half + 0.35,
-        1.6,
-        canvas.say(zh="解码器", en="decoder"),
-        color=colors.ink,
-        fontsize=12,
-        rotation=90,
-    )
-    axes.texts[-2].set_position((-1.6, 7.55))
-    axes.set(xlim=(-1.75, 5.05), ylim=(-0.4, 8.3))
+    axes.set(xlim=(-1.95, 5.0), ylim=(-0.4, 8.2))
     _bare(axes)
     return fig
 
@@ -499,7 +494,7 @@ def learning(canvas: Canvas, reversal: dict[str, Any]) -> Figure:
         color=colors.muted,
     )
     left.set_ylim(0, 1.15e3 * reversal["peak_rate"])
-    left.set_title(canvas.say(zh="学习率（×10⁻³）", en="learning rate (×10⁻³)"))
+    left.set_title(canvas.say(zh="学习率的一千倍", en="learning rate × 1000"))
     for number, losses in enumerate(reversal["losses"]):
         smooth = np.convolve(losses, np.ones(10) / 10, mode="valid")
         right.plot(
