@@ -106,9 +106,9 @@ def gradients(dim: int = 64, length: int = 129, seeds: Sequence[int] = (0, 1, 2,
         result["rows"].append(row)
         result[f"{name}_curve"] = mean.numpy()
         result |= {f"{name}_{key}": value for key, value in row.items() if key != "net"}
-    for net in _RECURRENT:
-        below = result[f"{net}_curve"] < result["transformer_curve"]
-        result[f"{net}_crossing"] = int(np.flatnonzero(below[1:])[0]) + 1
+    for kind in _RECURRENT:
+        below = result[f"{kind}_curve"] < result["transformer_curve"]
+        result[f"{kind}_crossing"] = int(np.flatnonzero(below[1:])[0]) + 1
     return result | {
         "circle_factor": 1 / math.sqrt(3),
         "open_factor": 1 / (1 + math.exp(-3)),
