@@ -244,8 +244,8 @@ def timing(
 def operations(dim: int = 512, lengths: Sequence[int] = (64, 512, 1024, 4096)) -> dict[str, Any]:
     """Multiply-adds of one layer, counted: self-attention with and without its projections, and an LSTM.
 
-    rows: length, scores (2 n^2 d: Q K^T and weights times V), projections (4 n d^2), attention (their sum),
-    lstm (8 n d^2), ratio (attention over lstm), steps (that cannot run side by side: lstm n, attention 1).
+    rows, in millions: length, scores (2 n^2 d: Q K^T and weights times V), projections (4 n d^2), attention
+    (their sum), lstm (8 n d^2); ratio (attention over lstm).
     equal_length: where attention and LSTM cost the same (2 d); scores_equal: where scores alone
     reach an LSTM (4 d).
     base_parameters: weights of the base model with a vocabulary of 37 000, embedding once;
@@ -255,12 +255,11 @@ def operations(dim: int = 512, lengths: Sequence[int] = (64, 512, 1024, 4096)) -
     rows = [
         {
             "length": n,
-            "scores": 2 * n * n * dim,
-            "projections": 4 * n * dim * dim,
-            "attention": 2 * n * n * dim + 4 * n * dim * dim,
-            "lstm": 8 * n * dim * dim,
-            "ratio": (2 * n * n * dim + 4 * n * dim * dim) / (8 * n * dim * dim),
-            "steps": n,
+            "scores": 2 * n * n * dim / 1e6,
+            "projections": 4 * n * dim * dim / 1e6,
+            "attention": (2 * n * n * dim + 4 * n * dim * dim) / 1e6,
+            "lstm": 8 * n * dim * dim / 1e6,
+            "ratio": (n + 2 * dim) / (4 * dim),
         }
         for n in lengths
     ]
