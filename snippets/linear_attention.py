@@ -457,11 +457,12 @@ def prefill_state(
 
 
 def second_order_feature_map(x: Tensor) -> Tensor:
-    """(1, x', x' x'^T / sqrt(2)): gives the weights 1 + s + s^2 / 2, s = q . k / sqrt(D).
+    """Gives the weights 1 + s + s^2 / 2, with s = q . k / sqrt(D): exp(s) to 2nd order.
 
-    x (..., D), gives (..., 1 + D + D^2), x' = x / D^(1/4). The polynomial is at least
-    one half: positive without normalizing q and k, at the price of D times the state.
-    Source: Arora et al. 2024, section 4.
+    x (..., D), gives (..., 1 + D + D (D + 1) / 2): 1, x', the products x'_a x'_b for
+    a < b, the squares over sqrt(2), x' = x / D^(1/4). The polynomial is at least one
+    half: positive without normalizing q and k, at the price of a far larger state.
+    Source: Arora et al. 2024.
 
     Example:
         >>> import torch
@@ -469,8 +470,11 @@ def second_order_feature_map(x: Tensor) -> Tensor:
         >>> second_order_feature_map(q) @ second_order_feature_map(k)  # s = 1.5
         tensor(3.6250)
     """
-    x = x * x.shape[-1] ** -0.25
-    pairs = (x[..., :, None] * x[..., None, :]).flatten(-2) * 0.5**0.5
+    dim = x.shape[-1]
+    x = x * dim**-0.25
+    rows, columns = torch.triu_indices(dim, dim, device=x.device)
+    pairs = x[..., rows] * x[..., columns]
+    pairs = torch.where(rows == columns, pairs * 0.5**0.5, pairs)
     return torch.cat((torch.ones_like(x[..., :1]), x, pairs), -1)
 
 

@@ -162,7 +162,7 @@ def test_second_order_features_weigh_by_the_polynomial(agrees_with, dim):
     s = q.numpy() @ k.numpy().T / math.sqrt(dim)
     ours = second_order_feature_map(q) @ second_order_feature_map(k).mT
     agrees_with(second_order_feature_map, "closed form: 1 + s + s^2 / 2", ours, 1 + s + s**2 / 2, atol=1e-14)
-    assert second_order_feature_map(q).shape == (9, 1 + dim + dim**2)
+    assert second_order_feature_map(q).shape == (9, 1 + dim + dim * (dim + 1) // 2)
     assert ours.min() >= 0.5 - 1e-12
 
 
@@ -515,7 +515,7 @@ def test_rows_of_a_block_are_orthogonal(agrees_with, dim, count):
 
 
 def test_lengths_are_those_of_gaussian_vectors_and_directions_uniform(agrees_with):
-    w = random_features(6, 12000, torch.Generator().manual_seed(2)).double()
+    w = random_features(6, 12000, torch.Generator().manual_seed(3)).double()
     assert scipy.stats.kstest(w.norm(dim=1).numpy(), scipy.stats.chi(6).cdf).pvalue > 0.01
     for axis in range(6):
         assert scipy.stats.kstest(w[:, axis].numpy(), scipy.stats.norm.cdf).pvalue > 0.01
@@ -602,26 +602,31 @@ def test_performer_attention_is_attention_by_its_features(agrees_with, causal, d
     torch.testing.assert_close(ours, again, rtol=0, atol=1e-12)
 
 
-def test_performer_attention_is_that_of_performer_pytorch_but_for_its_epsilon(agrees_with):
+def test_performer_attention_is_that_of_performer_pytorch_without_its_epsilon(agrees_with):
     q, k, v = sample(dim=8, value_dim=8)
-    layer = performer.FastAttention(8, nb_features=40).double()
+    w = projection(8, 40)
+    phi = [
+        performer.softmax_kernel(x, projection_matrix=w, is_query=is_query, eps=0.0)
+        for x, is_query in ((q, True), (k, False))
+    ]
     agrees_with(
         performer_attention,
-        "performer_pytorch.FastAttention",
-        performer_attention(q, k, v, layer.projection_matrix),
-        layer(q, k, v),
-        atol=5e-2,
+        "performer_pytorch.performer_pytorch.softmax_kernel",
+        performer_attention(q, k, v, w),
+        performer.linear_attention(*phi, v),
+        atol=1e-13,
     )
 
 
 def test_with_many_features_performer_attention_comes_near_softmax_attention(agrees_with):
     q, k, v = sample(length=40, dim=8, batch=1, heads=2)
+    q, k = q / 2, k / 2
     agrees_with(
         performer_attention,
         "torch.nn.functional.scaled_dot_product_attention",
         performer_attention(q, k, v, projection(8, 32768)),
         F.scaled_dot_product_attention(q, k, v),
-        atol=0.1,
+        atol=0.02,
     )
 
 
