@@ -180,7 +180,7 @@ def chunked_linear_attention(
     be a multiple of it. Within a chunk the weights are made and masked, what came
     before is in the state: N (C (F + V) + 2 F V) multiply-adds, and beyond input and
     output no memory that grows with N. Raises ValueError for a chunk size below 1.
-    Source: Hua et al. 2022, section 3.3; Yang et al. 2024, section 2.2.
+    Source: Hua et al. 2022; Yang et al. 2024.
 
     Example:
         >>> import torch
@@ -211,7 +211,7 @@ def efficient_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     softmax_D(q) (softmax_M(k)^T v). The weights of a row sum to 1 without a division.
     q (B, H, N, D), k (B, H, M, D), v (B, H, M, V) of one floating dtype; gives
     (B, H, N, V). Not causal: the softmax of the keys sees all positions.
-    Raises ValueError for other shapes or dtypes. Source: Shen et al. 2021, section 3.3.
+    Raises ValueError for other shapes or dtypes. Source: Shen et al. 2021.
 
     Example:
         >>> import torch
@@ -247,7 +247,7 @@ def random_features(dim: int, count: int, generator: torch.Generator) -> Tensor:
     are orthogonal, which lowers the variance of the estimate. The signs of R's diagonal
     make Q uniform; without them LAPACK's QR prefers some directions, a bias that more
     features do not cure. Raises ValueError for a dim or count below 1.
-    Source: Choromanski et al. 2021, section 2.4; Mezzadri 2007.
+    Source: Choromanski et al. 2021, section 2; Mezzadri 2007.
 
     Example:
         >>> import torch

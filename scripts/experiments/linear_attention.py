@@ -199,7 +199,8 @@ def memory(
     """Peak memory of a forward pass of one head, float32, counted by torch's profiler: not timed, so exact.
 
     Bytes alive at once of what the call itself allocates, its output included, input not. Contenders as
-    in `cost`, and prefix, the causal form that stores D x D for every position.
+    in `cost` (fused_causal needs what fused needs, and is left out), and prefix, the causal form that
+    stores D x D for every position.
     rows: length, <contender> in MiB (None where it was not run).
     lengths (array), <contender>_mib (arrays over its own lengths).
     slope_<contender>: fitted exponent over the lengths from `fit_from` on.
@@ -208,7 +209,8 @@ def memory(
     state_bytes: of S and z; cache_tokens: positions of keys and values that fill as many bytes.
     dim, fit_from.
     """
-    contenders = _CONTENDERS | {"prefix": _prefix_attention}
+    contenders = {name: attend for name, attend in _CONTENDERS.items() if name != "fused_causal"}
+    contenders["prefix"] = _prefix_attention
     peak: dict[tuple[str, int], int] = {}
     with torch.no_grad():
         for length in lengths:

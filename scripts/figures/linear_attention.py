@@ -54,10 +54,10 @@ def order_of_products(canvas: Canvas) -> Figure:
     fig, panels = canvas.subplots(2, 1, size=(7.2, 5.4))
     n, d = 60.0, 14.0
     titles = (
-        canvas.say(zh="先乘 Q 与 Kᵀ：中间结果 N × N", en="Q with Kᵀ first: N × N in between"),
-        canvas.say(zh="先乘 Kᵀ 与 V：中间结果 D × D", en="Kᵀ with V first: D × D in between"),
+        canvas.say(zh="先乘 Q 与 $K^T$：中间是 N × N，共 $2N^2D$ 次乘加", en="Q with $K^T$ first: N × N in between, $2N^2D$ multiply-adds"),
+        canvas.say(zh="先乘 $K^T$ 与 V：中间是 D × D，共 $2ND^2$ 次乘加", en="$K^T$ with V first: D × D in between, $2ND^2$ multiply-adds"),
     )
-    sides = {"Q": (d, n), "Kᵀ": (n, d), "V": (d, n)}
+    sides = {"Q": (d, n), "$K^T$": (n, d), "V": (d, n)}
     for axes, title, linear in zip(panels, titles, (False, True), strict=True):
         x = 0.0
         for name, (width, height) in sides.items():
@@ -70,15 +70,17 @@ def order_of_products(canvas: Canvas) -> Figure:
         axes.text(x - 0.5, 0, "→", ha="center", va="center", fontsize=16)
         x += 7
         steps = [(d, n), (d, d)] if linear else [(n, n), (d, n)]
-        names = ["Q", "KᵀV"] if linear else ["QKᵀ", "V"]
+        names = ["Q", "$K^T V$"] if linear else ["$Q K^T$", "V"]
         for (width, height), name in zip(steps, names, strict=True):
-            between = name in ("KᵀV", "QKᵀ")
+            between = name in ("$K^T V$", "$Q K^T$")
             x += width / 2
             fill = colors.accents[1] if between else colors.faint
             _box(canvas, axes, (x, 0), (width, height), facecolor=fill, alpha=None)
             ink = colors.surface if between else colors.ink
             axes.text(x, 0, name, ha="center", va="center", fontsize=9 if linear and between else 12, color=ink)
             x += width / 2 + 7
+            if name == names[0]:
+                axes.text(x - 3.5, 0, "·", ha="center", va="center", fontsize=16)
         axes.set_title(title)
         axes.set(xlim=(-3, 237), ylim=(-34, 34), aspect="equal")
         _bare(axes)
@@ -324,7 +326,7 @@ def running_sums(canvas: Canvas, half_sums: dict[str, Any]) -> Figure:
     axes.set_xscale("log", base=4)
     axes.set_yscale("log")
     axes.set_ylim(1e-8, 10)
-    axes.set_yticks([1e-8, 1e-6, 1e-4, 1e-2, 1], ["10⁻⁸", "10⁻⁶", "10⁻⁴", "1%", "100%"])
+    axes.set_yticks([1e-8, 1e-6, 1e-4, 1e-2, 1], ["$10^{-8}$", "$10^{-6}$", "$10^{-4}$", "1%", "100%"])
     axes.set_xticks(half_sums["lengths"], [f"{n}" for n in half_sums["lengths"]])
     axes.minorticks_off()
     axes.set_xlabel(canvas.say(zh="已加的位置数", en="positions added"))
