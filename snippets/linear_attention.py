@@ -1,6 +1,7 @@
 """Linear attention: sums first, so that work grows with the length, not its square."""
 
 from collections.abc import Callable
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ def softmax_attention(
     """
     dtype = v.dtype
     q, k, v = _checked(q, k, v, causal)
-    scores = q @ k.mT * q.shape[-1] ** -0.5  # (B, H, N, M)
+    scores = q @ k.mT / sqrt(q.shape[-1])  # (B, H, N, M)
     if causal:
         future = scores.new_ones(scores.shape[2:], dtype=torch.bool).triu(1)
         scores = scores.masked_fill(future, -torch.inf)
@@ -257,12 +258,14 @@ def random_features(dim: int, count: int, generator: torch.Generator) -> Tensor:
     """
     if dim < 1 or count < 1:
         raise ValueError(f"dim and count must be at least 1, got {dim} and {count}")
+    device = generator.device
     blocks = -(-count // dim)
-    options = {"generator": generator, "device": generator.device}
-    q, r = torch.linalg.qr(torch.randn(blocks, dim, dim, **options))
+    gaussian = torch.randn(blocks, dim, dim, generator=generator, device=device)
+    q, r = torch.linalg.qr(gaussian)
     q = q * r.diagonal(dim1=1, dim2=2).sign()[:, None, :]
     directions = q.mT.reshape(-1, dim)[:count]
-    return directions * torch.randn(count, dim, **options).norm(dim=1, keepdim=True)
+    gaussian = torch.randn(count, dim, generator=generator, device=device)
+    return directions * gaussian.square().sum(1, keepdim=True).sqrt()
 
 
 def _log_features(x: Tensor, projection: Tensor) -> Tensor:
@@ -293,7 +296,7 @@ def positive_feature_map(x: Tensor, projection: Tensor) -> Tensor:
         >>> bool((estimate / torch.exp(q @ k / 2) - 1).abs() < 0.03)
         True
     """
-    return _log_features(x, projection).exp() * projection.shape[0] ** -0.5
+    return _log_features(x, projection).exp() / sqrt(projection.shape[0])
 
 
 def performer_attention(
@@ -362,12 +365,13 @@ class LinearAttention(nn.Module):
         self.to_qkv = nn.Linear(dim, 3 * dim)
         self.to_out = nn.Linear(dim, dim)
 
-    def _heads(self, x: Tensor) -> tuple[Tensor, ...]:
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if x.ndim != 3 or x.shape[2] != self.to_out.in_features:
             width = self.to_out.in_features
             raise ValueError(f"expected x (B, N, {width}), got {tuple(x.shape)}")
         qkv = self.to_qkv(x).unflatten(2, (3, self.heads, -1))  # (B, N, 3, H, D)
-        return qkv.permute(2, 0, 3, 1, 4).unbind()  # three times (B, H, N, D)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, N, D) each
+        return q, k, v
 
     def _merge(self, out: Tensor) -> Tensor:
         merged: Tensor = self.to_out(out.transpose(1, 2).flatten(2))

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import sqrt
 from statistics import fmean, median, stdev
 from typing import Any
 
@@ -171,7 +172,8 @@ def _peak_bytes(function: Callable[[], Any]) -> int:
     """The most bytes alive at once that were allocated during the call, by torch's own account."""
     with _without_notices(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         kept = function()
-    assert seen.profiler is not None and seen.profiler.kineto_results is not None
+    assert seen.profiler is not None
+    assert seen.profiler.kineto_results is not None
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
     alive = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
@@ -255,7 +257,7 @@ def operations(lengths: Sequence[int] = (16, 32, 64, 128, 256, 1024, 4096), dim:
     def multiply_adds(attend: Attention, length: int, width: int) -> float:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             attend(*_heads(length, width))
-        return counter.get_total_flops() / 2
+        return int(counter.get_total_flops()) / 2
 
     rows: list[dict[str, Any]] = []
     for length in lengths:
@@ -507,7 +509,7 @@ def half_sums(
 
 def _second_order(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention with weights 1 + s + s^2 / 2, made one by one: cheaper while N is below the state's width."""
-    s = q @ k.mT * q.shape[-1] ** -0.5
+    s = q @ k.mT / sqrt(q.shape[-1])
     weights = (1 + s + s.square() / 2).tril()
     return weights @ v / (weights.sum(-1, keepdim=True) + 1e-6)
 
@@ -744,7 +746,7 @@ def published_mistakes(length: int = 64, dim: int = 16) -> dict[str, Any]:
         return linear_attention(q, k * short, x * short, eps=0.0)
 
     def width_scale(x: Tensor) -> Tensor:
-        return efficient_attention(q, k, x) * dim**-0.5
+        return efficient_attention(q, k, x) / sqrt(dim)
 
     def blind_spot(x: Tensor, bucket: int = 16) -> Tensor:
         place = torch.arange(length) // bucket

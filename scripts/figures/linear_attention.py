@@ -54,8 +54,14 @@ def order_of_products(canvas: Canvas) -> Figure:
     fig, panels = canvas.subplots(2, 1, size=(7.2, 5.4))
     n, d = 60.0, 14.0
     titles = (
-        canvas.say(zh="先乘 Q 与 $K^T$：中间是 N × N，共 $2N^2D$ 次乘加", en="Q with $K^T$ first: N × N in between, $2N^2D$ multiply-adds"),
-        canvas.say(zh="先乘 $K^T$ 与 V：中间是 D × D，共 $2ND^2$ 次乘加", en="$K^T$ with V first: D × D in between, $2ND^2$ multiply-adds"),
+        canvas.say(
+            zh="先乘 Q 与 $K^T$：中间是 N × N，共 $2N^2D$ 次乘加",
+            en="Q with $K^T$ first: N × N in between, $2N^2D$ multiply-adds",
+        ),
+        canvas.say(
+            zh="先乘 $K^T$ 与 V：中间是 D × D，共 $2ND^2$ 次乘加",
+            en="$K^T$ with V first: D × D in between, $2ND^2$ multiply-adds",
+        ),
     )
     sides = {"Q": (d, n), "$K^T$": (n, d), "V": (d, n)}
     for axes, title, linear in zip(panels, titles, (False, True), strict=True):
