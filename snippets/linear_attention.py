@@ -263,7 +263,7 @@ def random_features(dim: int, count: int, generator: torch.Generator) -> Tensor:
     gaussian = torch.randn(blocks, dim, dim, generator=generator, device=device)
     q, r = torch.linalg.qr(gaussian)
     q = q * r.diagonal(dim1=1, dim2=2).sign()[:, None, :]
-    directions = q.mT.reshape(-1, dim)[:count]
+    directions: Tensor = q.mT.reshape(-1, dim)[:count]
     gaussian = torch.randn(count, dim, generator=generator, device=device)
     return directions * gaussian.square().sum(1, keepdim=True).sqrt()
 
