@@ -30,8 +30,9 @@ def _count_cells(
     """Pixels in each cell, row by row, then the two extra cells: (C * C + 2,) int64.
 
     The first extra cell counts the pixels out of range, the second the ignored ones.
-    No value decides what runs, so that a GPU never waits for the CPU: hence scatter_add
-    (bincount asks for the largest index) and no boolean mask (its size is a value).
+    No value decides what runs, so that the CPU need not wait for a GPU: scatter_add in
+    place of bincount, which asks for the largest index, and no boolean mask, whose
+    number of pixels is a value.
     """
     _check_labels(target, prediction, num_classes)
     truth, guess = target.reshape(-1).long(), prediction.reshape(-1).long()
@@ -41,7 +42,7 @@ def _count_cells(
     if ignore_index is not None:
         cell = torch.where(truth == ignore_index, num_classes**2 + 1, cell)
     cells = torch.zeros(num_classes**2 + 2, dtype=torch.int64, device=cell.device)
-    return cells.scatter_add_(0, cell, torch.ones_like(cell))
+    return cells.scatter_add_(0, cell, cell.new_ones(1).expand_as(cell))
 
 
 def confusion_matrix(
@@ -53,11 +54,12 @@ def confusion_matrix(
     """Count the pixels of true class i (row) that were given class j (column).
 
     target and prediction: class indices 0 to C - 1, integers of one shape, any number
-    of axes. Gives (C, C) int64 counts: exact at any size, where float32 stops counting
+    of axes. Gives (C, C) int64 counts: exact up to 2^63, where float32 stops counting
     at 2^24. Pixels whose *target* is `ignore_index` are left out, whatever was
-    predicted there. Raises ValueError for different shapes, floating-point input, or an
-    index out of range, which would otherwise be counted in another class's cell.
-    The range check makes a GPU wait: within a training loop use SegmentationMeter.
+    predicted there; if that index is a class, its row is empty but its column is not.
+    Raises ValueError for different shapes, floating-point input, or an index out of
+    range, which would otherwise be counted in another class's cell. The range check
+    waits for a GPU: within a training loop use SegmentationMeter.
     Source: Long et al. 2015, section 5 (n_ij: pixels of class i predicted as j).
 
     Example:
@@ -217,11 +219,12 @@ def dice_per_class(cm: Tensor) -> Tensor:
 class SegmentationMeter:
     """Adds up one confusion matrix over many batches and reads every metric from it.
 
-    `update` never makes a GPU wait: pixels out of range are counted in a cell of their
-    own, and only `compute`, which copies the counts to the CPU once, raises ValueError
-    if there were any; shapes and dtypes are checked at once. `cells` (C * C + 2,)
-    int64, on the device of the latest batch, holds the matrix row by row, the pixels
-    out of range and the ignored. Workers `merge`, or all_reduce `cells`.
+    `update` does not wait for a GPU, but for the very first, which moves the counts
+    there: pixels out of range are counted in a cell of their own, and only `compute`,
+    which copies the counts to the CPU, raises ValueError if there were any; shapes and
+    dtypes are checked at once. `cells` (C * C + 2,) int64, on the device of the latest
+    batch, holds the matrix row by row, the pixels out of range and the ignored. Workers
+    `merge`, or sum `cells` by all_reduce; `reset` before counting on.
 
     Example:
         >>> import torch
@@ -236,10 +239,10 @@ class SegmentationMeter:
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         self.num_classes, self.ignore_index = num_classes, ignore_index
-        self.reset()
+        self.cells = torch.zeros(num_classes**2 + 2, dtype=torch.int64)
 
     def reset(self) -> None:
-        self.cells = torch.zeros(self.num_classes**2 + 2, dtype=torch.int64)
+        self.cells = torch.zeros_like(self.cells)  # stays on its device
 
     def update(self, target: Tensor, prediction: Tensor) -> None:
         cells = _count_cells(target, prediction, self.num_classes, self.ignore_index)
@@ -286,8 +289,10 @@ def soft_dice_loss(
     With p = softmax(logits) and g the one-hot truth, summed over batch and pixels:
     Dice_c = (2 sum p g + smooth) / (sum p + sum g + smooth). logits (B, C, *), target
     (B, *) integer; gives a scalar, float32 for half precision. Pixels whose target is
-    `ignore_index` count in no sum. A target out of range makes the loss NaN: it is
-    not passed over, and the GPU need not wait. Raises ValueError for other shapes.
+    `ignore_index` count in no sum. A target out of range makes the loss NaN and its
+    gradient 0: noticed without waiting for a GPU, and no weight is harmed. With smooth
+    0, a class without any mass, as when every pixel is ignored, is 0 / 0 and NaN too.
+    Raises ValueError for other shapes, floating-point targets or a negative smooth.
     Source: Milletari et al. 2016, section 3, who square p and g in the denominator.
 
     Example:
@@ -303,6 +308,8 @@ def soft_dice_loss(
         )
     if target.is_floating_point():
         raise ValueError(f"expected integer class indices, got {target.dtype}")
+    if smooth < 0:
+        raise ValueError(f"smooth must not be negative, got {smooth}")
     # Half precision overflows at 65504: fewer pixels than one image has.
     dtype = torch.promote_types(logits.dtype, torch.float32)
     p = logits.softmax(1, dtype=dtype).movedim(1, -1).flatten(0, -2)  # (N, C)
@@ -321,7 +328,10 @@ def soft_dice_loss(
 
 def _inner_band(mask: Tensor, distance: int) -> Tensor:
     """The pixels of a mask that have a pixel outside it within `distance`."""
+    if mask.numel() == 0:
+        return mask
     *batch, height, width = mask.shape
+    distance = min(distance, height, width)  # by then it is the whole mask
     outside = 1.0 - mask.reshape(prod(batch), 1, height, width).float()
     outside = F.pad(outside, (distance,) * 4, value=1.0)  # beyond the image: outside
     side = 2 * distance + 1
@@ -337,7 +347,8 @@ def boundary_iou(target: Tensor, prediction: Tensor, distance: int) -> Tensor:
     NaN where both masks are empty. A pixel belongs to the band if a pixel outside the
     mask, or outside the image, lies within `distance` rows and columns.
     Raises ValueError for other dtypes or shapes, or a distance below 1.
-    Source: Cheng et al. 2021, whose distance is 2 % of the image's diagonal on COCO.
+    Source: Cheng et al. 2021. Their code erodes `distance` times by a 3 x 3 square; on
+    COCO `distance` is 2 % of the image's diagonal, rounded and at least 1.
 
     Example:
         >>> import torch
@@ -425,7 +436,7 @@ def merge_classes(cm: Tensor, groups: Sequence[int]) -> Tensor:
     Example:
         >>> import torch
         >>> cm = torch.tensor([[5, 1, 0], [0, 3, 2], [0, 4, 1]])
-        >>> merge_classes(cm, [0, 1, 1])  # car and lorry become vehicle
+        >>> merge_classes(cm, [0, 1, 1])  # car and truck become vehicle
         tensor([[ 5,  1],
                 [ 0, 10]])
     """

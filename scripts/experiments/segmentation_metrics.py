@@ -40,7 +40,9 @@ def _blobs(share: float, size: int, generator: torch.Generator) -> Tensor:
     """A mask (size, size) of smooth blobs that holds just this share of the pixels."""
     field = torch.randn(1, 1, size, size, generator=generator, dtype=torch.float64)
     for _ in range(3):  # three box filters are nearly a Gaussian
-        field = F.avg_pool2d(F.pad(field, (10,) * 4, mode="circular"), 21, stride=1)
+        for window in ((1, 21), (21, 1)):
+            around = (window[1] // 2,) * 2 + (window[0] // 2,) * 2
+            field = F.avg_pool2d(F.pad(field, around, mode="circular"), window, stride=1)
     mask = torch.zeros(size * size, dtype=torch.bool)
     mask[field.flatten().topk(round(share * size * size)).indices] = True
     return mask.reshape(size, size)
@@ -105,42 +107,65 @@ def worked_example() -> dict[str, Any]:
     return result
 
 
+def _predictor_scores(share: float, images: int, size: int, seed: int) -> dict[str, dict[str, float]]:
+    """Scores of each predictor, of one matrix over `images` scenes drawn with this seed."""
+    generator = torch.Generator().manual_seed(seed)
+    counts: dict[str, Tensor] = {}
+    for _ in range(images):
+        mask = _blobs(share, size, generator)
+        for name, guess in _predictions(mask, generator).items():
+            cm = confusion_matrix(mask, guess, 2)
+            counts[name] = counts[name] + cm if name in counts else cm
+    return {
+        name: {
+            **_scores(cm),
+            "foreground_iou": float(iou_per_class(cm)[1]),
+            "foreground_dice": float(dice_per_class(cm)[1]),
+        }
+        for name, cm in counts.items()
+    }
+
+
 @experiment
-def predictors(images: int = 8, size: int = 256) -> dict[str, Any]:
+def predictors(images: int = 8, size: int = 256, seeds: int = 5) -> dict[str, Any]:
     """Four masks that are wrong in known ways, scored where 0.1 % to 50 % of the pixels are foreground.
 
     Predictors: background (nothing is foreground), dilated and eroded (the truth, one pixel wider or
     narrower on all sides), noisy (every pixel wrong with probability 1 %). One matrix over `images`
-    scenes of size x size for each share of foreground.
+    scenes of size x size for each share of foreground and each seed; scores are means over the seeds.
     rows: share, predictor, pixel_accuracy, mean_pixel_accuracy, mean_iou, frequency_weighted_iou,
     foreground_iou, foreground_dice. background_rows, smallest_rows, largest_rows: those of the
     background predictor; of the smallest and of the largest share.
     <predictor>_smallest_<metric>, <predictor>_largest_<metric>: single values.
     shares (array), <predictor>_<metric> (arrays over the shares).
-    images, size, noise; smallest_pixels: foreground pixels in one image at the smallest share.
+    largest_range: largest range over the seeds (highest less lowest) of any score of smallest_rows.
+    images, size, seeds, noise; smallest_pixels: foreground pixels in one image at the smallest share.
     """
     shares = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5]
-    generator = torch.Generator().manual_seed(0)
     rows: list[dict[str, Any]] = []
+    largest_range = 0.0
     for share in shares:
-        counts: dict[str, Tensor] = {}
-        for _ in range(images):
-            mask = _blobs(share, size, generator)
-            for name, guess in _predictions(mask, generator).items():
-                cm = confusion_matrix(mask, guess, 2)
-                counts[name] = counts[name] + cm if name in counts else cm
-        for name, cm in counts.items():
-            own = {"foreground_iou": iou_per_class(cm), "foreground_dice": dice_per_class(cm)}
-            foreground = {key: float(values[1]) for key, values in own.items()}
-            rows.append({"share": share, "predictor": name, **_scores(cm), **foreground})
+        found: dict[str, list[dict[str, float]]] = {}
+        for seed in range(seeds):
+            for name, scores in _predictor_scores(share, images, size, seed).items():
+                found.setdefault(name, []).append(scores)
+        for name, runs in found.items():
+            over_seeds = {metric: [run[metric] for run in runs] for metric in runs[0]}
+            means = {metric: fmean(values) for metric, values in over_seeds.items()}
+            rows.append({"share": share, "predictor": name, **means})
+            if share == shares[0]:
+                ranges = [max(values) - min(values) for values in over_seeds.values()]
+                largest_range = max(largest_range, *ranges)
     result: dict[str, Any] = {
         "rows": rows,
         "background_rows": [row for row in rows if row["predictor"] == "background"],
         "smallest_rows": [row for row in rows if row["share"] == shares[0]],
         "largest_rows": [row for row in rows if row["share"] == shares[-1]],
         "shares": np.array(shares),
+        "largest_range": largest_range,
         "images": images,
         "size": size,
+        "seeds": seeds,
         "noise": 0.01,
         "smallest_pixels": round(shares[0] * size * size),
     }
@@ -268,9 +293,9 @@ def shift(size: int = 256) -> dict[str, Any]:
     return result
 
 
-def _data_set(images: int, size: int) -> tuple[Tensor, Tensor]:
+def _data_set(images: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
     """Scenes of background, a large class 1 and a small class 2 that a third of them lack."""
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(seed)
     truth = torch.zeros(images, size, size, dtype=torch.int64)
     for image in range(images):
         large, small = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
@@ -283,8 +308,14 @@ def _data_set(images: int, size: int) -> tuple[Tensor, Tensor]:
     return truth, guess
 
 
+def _matrices(images: int, size: int, seed: int) -> Tensor:
+    """One matrix for each image of a data set: (images, 3, 3)."""
+    pairs = zip(*_data_set(images, size, seed), strict=True)
+    return torch.stack([confusion_matrix(truth, guess, 3) for truth, guess in pairs])
+
+
 @experiment
-def averaging(images: int = 64, size: int = 96, shuffles: int = 20) -> dict[str, Any]:
+def averaging(images: int = 64, size: int = 96, shuffles: int = 20, seeds: int = 5) -> dict[str, Any]:
     """The mIoU of a data set, and means of the mIoUs of its images or batches, of the same predictions.
 
     dataset: one matrix over all images. per_image: mean of the images' mIoUs.
@@ -292,14 +323,14 @@ def averaging(images: int = 64, size: int = 96, shuffles: int = 20) -> dict[str,
     `shuffles` shuffled orders), gap (in_order less dataset).
     batch_<n>, lowest_<n>, highest_<n>: the same as single values, n = 1, 2, 4, ... images.
     largest_gap: the largest |gap|. images, size, shuffles.
+    lowest_excess, highest_excess: of data set over per-image mean, over `seeds` data sets drawn anew.
     images_without_small: images that lack class 2; images_with_false_alarm: those of them where it was
     predicted (IoU 0). small_iou: IoU of class 2 over the data set;
     small_per_image: mean over images of its IoU (absent and not predicted left out).
     image_mean_iou, image_small_iou, image_small_share (arrays over the images): mIoU, IoU of class 2
     (NaN where 0 / 0), share of the pixels that are truly of class 2.
     """
-    truth, guess = _data_set(images, size)
-    cms = torch.stack([confusion_matrix(t, g, 3) for t, g in zip(truth, guess, strict=True)])
+    cms = _matrices(images, size, seed=2)
 
     def mean_over_batches(order: Tensor, batch: int) -> float:
         return fmean(float(mean_iou(part.sum(0))) for part in cms[order].split(batch))
@@ -324,6 +355,8 @@ def averaging(images: int = 64, size: int = 96, shuffles: int = 20) -> dict[str,
         rows.append(row)
         result[f"batch_{batch}"] = in_order
         result[f"lowest_{batch}"], result[f"highest_{batch}"] = row["lowest"], row["highest"]
+    others = [_matrices(images, size, seed=10 + n) for n in range(seeds)]
+    excess = [float(mean_iou(other.sum(0))) - fmean(float(mean_iou(cm)) for cm in other) for other in others]
     small = torch.stack([iou_per_class(cm)[2] for cm in cms])
     shares = cms[:, 2].sum(1) / cms.sum((1, 2))
     return result | {
@@ -332,6 +365,9 @@ def averaging(images: int = 64, size: int = 96, shuffles: int = 20) -> dict[str,
         "images": images,
         "size": size,
         "shuffles": shuffles,
+        "seeds": seeds,
+        "lowest_excess": min(excess),
+        "highest_excess": max(excess),
         "images_without_small": int((shares == 0).sum()),
         "images_with_false_alarm": int(((shares == 0) & ~small.isnan()).sum()),
         "small_iou": float(iou_per_class(cms.sum(0))[2]),

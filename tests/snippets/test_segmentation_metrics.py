@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import product
 
 import numpy as np
@@ -11,6 +13,8 @@ import sklearn.metrics
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_jaccard_index
 
 from snippets.segmentation_metrics import (
@@ -104,6 +108,25 @@ def test_ignored_pixels_are_left_out_whatever_was_predicted_there(agrees_with, i
     meter.update(truth, guess)
     assert meter.cells[-1] == (~kept).sum()
     assert meter.cells[-2] == 0
+
+
+def test_an_ignored_class_has_an_empty_row_and_scores_zero_where_it_is_predicted(agrees_with):
+    truth, guess = labels(4, seed=13)
+    cm = confusion_matrix(truth, guess, 4, ignore_index=0)
+    theirs = multiclass_jaccard_index(guess, truth, 4, average="none", ignore_index=0)
+    agrees_with(
+        iou_per_class,
+        "torchmetrics.functional.classification.multiclass_jaccard_index",
+        iou_per_class(cm),
+        theirs,
+        atol=1e-7,
+    )
+    assert cm[0].sum() == 0 < cm[:, 0].sum()
+    assert iou_per_class(cm)[0] == 0
+    assert (iou_per_class(cm)[1:] > iou_per_class(confusion_matrix(truth, guess, 4))[1:]).all()
+    # torchmetrics leaves the ignored class out of its mean; here it counts, as a class predicted only
+    without = float(multiclass_jaccard_index(guess, truth, 4, average="macro", ignore_index=0))
+    assert float(mean_iou(cm)) == pytest.approx(without * 3 / 4, abs=1e-7)
 
 
 def test_255_in_uint8_is_ignored_and_minus_1_in_int8():
@@ -490,6 +513,59 @@ def test_update_asks_for_no_value_so_that_a_gpu_need_not_wait():
     assert loss.device.type == "meta"
 
 
+class Traffic(TorchDispatchMode):
+    """Collects what makes the CPU wait for a device: values asked for, copies between devices."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        sources = {arg.device.type for arg in args if isinstance(arg, torch.Tensor)}
+        wanted = kwargs.get("device")
+        if sources and wanted is not None and {torch.device(wanted).type} != sources:
+            self.waits.append("copy between devices")
+        if operation in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            self.waits.append("value")
+        return operation(*args, **kwargs)
+
+
+def test_only_the_first_update_copies_between_devices_also_after_a_reset():
+    """Fake tensors claim to be on a GPU, which nothing here needs: every operation still shows."""
+    with FakeTensorMode():
+        truth = torch.zeros(2, 8, 8, dtype=torch.int64, device="cuda")
+        logits, meter = torch.zeros(2, 3, 8, 8, device="cuda"), SegmentationMeter(3, ignore_index=255)
+        with Traffic() as first:
+            meter.update(truth, truth)
+        assert first.waits == ["copy between devices"]
+        with Traffic() as later:
+            meter.update(truth, truth)
+            meter.reset()
+            meter.update(truth, truth)
+            soft_dice_loss(logits, truth, ignore_index=255)
+        assert later.waits == []
+        assert meter.cells.device.type == "cuda"
+
+
+def test_workers_that_sum_their_cells_all_hold_the_counts_of_everything(agrees_with):
+    truth, guess = labels(3, shape=(2, 50), seed=14)
+    store, minute = torch.distributed.HashStore(), timedelta(minutes=1)
+
+    def work(rank):
+        group = torch.distributed.ProcessGroupGloo(store, rank, 2, minute)
+        meter = SegmentationMeter(3)
+        meter.update(truth[rank], guess[rank])
+        group.allreduce([meter.cells]).wait()
+        return meter.compute()["confusion_matrix"]
+
+    with ThreadPoolExecutor(2) as workers:
+        summed = list(workers.map(work, range(2)))
+    whole = sklearn.metrics.confusion_matrix(*flat(truth, guess))
+    for counts in summed:
+        agrees_with(SegmentationMeter, "sklearn.metrics.confusion_matrix", counts, whole)
+
+
 def test_a_meter_without_pixels_computes_nan_without_a_warning():
     meter = SegmentationMeter(2)
     with warnings.catch_warnings():
@@ -505,11 +581,12 @@ def test_a_meter_needs_a_class():
     assert SegmentationMeter(1).cells.shape == (3,)
 
 
-def test_a_meter_counts_exactly_beyond_float32():
+@pytest.mark.parametrize("counted", [2**24, 2**53, 2**63 - 2])
+def test_a_meter_counts_exactly_up_to_the_largest_int64(counted):
     meter = SegmentationMeter(1)
-    meter.cells[0] = 2**24
+    meter.cells[0] = counted
     meter.update(torch.tensor([0]), torch.tensor([0]))
-    assert meter.compute()["confusion_matrix"].item() == 2**24 + 1
+    assert meter.compute()["confusion_matrix"].item() == counted + 1
 
 
 # --- soft Dice -----------------------------------------------------------------------------------
@@ -582,6 +659,21 @@ def test_a_target_out_of_range_makes_the_loss_nan(bad, ignore_index):
     target[1, 2, 3] = bad
     assert soft_dice_loss(logits, target, ignore_index).isnan()
     assert soft_dice_loss(logits, target, bad).isfinite()
+    logits.requires_grad_()
+    soft_dice_loss(logits, target, ignore_index).backward()
+    assert (logits.grad == 0).all()
+
+
+def test_with_every_pixel_ignored_soft_dice_is_zero_and_without_smoothing_nan():
+    logits, target = scores()
+    nothing = torch.full_like(target, 255)
+    assert float(soft_dice_loss(logits, nothing, ignore_index=255)) == 0.0
+    assert soft_dice_loss(logits, nothing, ignore_index=255, smooth=0.0).isnan()
+
+
+def test_soft_dice_refuses_a_negative_smooth():
+    with pytest.raises(ValueError, match=r"^smooth must not be negative, got -0\.5$"):
+        soft_dice_loss(*scores(), smooth=-0.5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -673,6 +765,28 @@ def test_a_band_as_wide_as_the_mask_gives_the_iou_of_the_mask():
     iou = [float(iou_per_class(confusion_matrix(t, g, 2))[1]) for t, g in zip(truth, guess, strict=True)]
     assert boundary_iou(truth, guess, 40).tolist() == pytest.approx(iou, abs=1e-15)
     assert boundary_iou(truth, guess, 1).tolist() != pytest.approx(iou, abs=1e-3)
+    assert torch.equal(boundary_iou(truth, guess, 10**12), boundary_iou(truth, guess, 40))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 7), (5, 5), (6, 2)])
+def test_a_band_in_an_image_of_any_size_is_that_of_repeated_erosion(agrees_with, size):
+    generator = torch.Generator().manual_seed(15)
+    truth, guess = (torch.rand(40, *size, generator=generator) < 0.9 for _ in range(2))
+    for distance in (1, 2, 3, 9):
+        theirs = []
+        for pair in zip(truth.numpy(), guess.numpy(), strict=True):
+            kept = [scipy.ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=distance) for mask in pair]
+            one, other = (mask & ~inner for mask, inner in zip(pair, kept, strict=True))
+            theirs.append(divide((one & other).sum(), (one | other).sum()))
+        ours = boundary_iou(truth, guess, distance)
+        agrees_with(boundary_iou, "scipy.ndimage.binary_erosion", ours, theirs, atol=1e-15)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (3, 0, 0), (3, 2, 0, 4)])
+def test_boundary_iou_of_images_without_pixels_is_nan(shape):
+    nothing = torch.zeros(shape, dtype=torch.bool)
+    assert boundary_iou(nothing, nothing, 2).isnan().all()
+    assert boundary_iou(nothing, nothing, 2).shape == shape[:-2]
 
 
 def test_boundary_iou_of_empty_masks_is_nan_and_of_one_empty_mask_zero():
