@@ -165,7 +165,7 @@ def test_storage_falls_with_the_pairs_and_counts_right_answers() -> None:
     assert torch.equal(experiments._causal_forms(16, 8)["elu"](20 * keys, 20 * keys, keys).argmax(-1)[0, 0], torch.arange(16))
 
 
-SHORT: dict[str, Any] = {"steps": 30, "seeds": (0, 1), "dim": 8, "features": 8, "train_pairs": (2, 4), "test_pairs": (2, 8)}
+SHORT: dict[str, Any] = {"steps": 30, "seeds": (0, 1), "dim": 8, "features": 8, "train_pairs": (2, 4), "test_pairs": (2, 4, 8)}
 
 
 @pytest.fixture(scope="module")
