@@ -7,12 +7,13 @@ import http.server
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from scripts.pipeline import java
 from scripts.pipeline.paths import SITE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -27,11 +28,17 @@ FLAGS = [
 ]
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """A tool that CI has to have; elsewhere its tests are skipped, visibly."""
     if "true" in (os.environ.get("CI"), os.environ.get("NOTHING_SKIPPED")):
         pytest.fail(f"{what} is missing, and CI must not skip")
     pytest.skip(f"{what} is not installed")
+
+
+@pytest.fixture(scope="session")
+def jdk() -> Callable[[int], java.Machine]:
+    """The virtual machine that runs a release of Java."""
+    return lambda release: java.machine(release) or missing(f"a JDK that runs Java {release}")
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -13,7 +13,8 @@ from scripts.markdown.snippets import anchor
 from scripts.pipeline import evidence
 from scripts.pipeline.pages import article, summaries
 from scripts.pipeline.paths import LANGUAGES, topics
-from scripts.pipeline.source import Snippet, snippets_of
+from scripts.pipeline.snippet import Snippet
+from scripts.pipeline.source import snippets_of
 from scripts.pipeline.words import glossary
 
 

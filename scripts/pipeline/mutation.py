@@ -57,7 +57,7 @@ class Workplace:
             "source_paths": ["snippets"],
             "also_copy": ["scripts"],
             "pytest_add_cli_args_test_selection": [tests],
-            "pytest_add_cli_args": ["-p", "no:cacheprovider"],
+            "pytest_add_cli_args": ["-p", "no:cacheprovider", "-m", "not jdk"],
             "process_isolation": "forkserver",
             "use_git_change_detection": False,
         }
