@@ -17,33 +17,38 @@ QUERIES = TESTS / "search" / "queries.yml"
 NOTHING = "nothing"
 
 
+Place = tuple[str, str]  # a page's name, and a section's id or `top`
+
+
 class Query(NamedTuple):
     text: str
     language: str
     kind: str
     page: str
-    sections: tuple[str, ...]
+    places: frozenset[Place]  # where the first result may lead
 
 
 def queries() -> list[Query]:
     """The query set, in the order of the file."""
-    found = []
-    for page, entries in yaml.safe_load(QUERIES.read_text(encoding="utf-8")).items():
-        for entry in entries:
-            language = next(la for la in LANGUAGES if la in entry)
-            found.append(
-                Query(
-                    str(entry[language]),
-                    language,
-                    entry.get("kind", NOTHING),
-                    page,
-                    tuple(entry.get("in", ())),
-                )
-            )
-    return found
+    return [
+        Query(
+            str(entry[language]),
+            language,
+            entry.get("kind", NOTHING),
+            page,
+            frozenset(_place_in(page, where) for where in entry.get("in", ())),
+        )
+        for page, entries in yaml.safe_load(QUERIES.read_text(encoding="utf-8")).items()
+        for entry in entries
+        for language in LANGUAGES
+        if language in entry
+    ]
 
 
-Place = tuple[str, str]  # a page's name, and a section's id or `top`
+def _place_in(page: str, where: str) -> Place:
+    """`section` on the page, or `page#section` on another."""
+    other, mark, section = where.rpartition("#")
+    return (other if mark else page), section
 
 
 def place(url: str) -> Place:
@@ -63,13 +68,12 @@ class Answer:
 
     def rank(self, section: bool) -> int | None:
         """The first rank, from 1, that leads to the right page, or to the right section of it."""
-        query = self.query
-        if query.page == NOTHING:
+        if self.query.page == NOTHING:
             return None if self.ranks else 1
+        right = self.query.places if section else {page for page, _ in self.query.places}
         for number, places in enumerate(self.ranks, 1):
-            for page, part in places:
-                if page == query.page and (not section or part in query.sections):
-                    return number
+            if any((place if section else place[0]) in right for place in places):
+                return number
         return None
 
 

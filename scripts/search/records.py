@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import builtins
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +12,6 @@ from lxml import html
 from scripts.pipeline import notebook
 from scripts.pipeline.pages import Page, pages, summaries
 from scripts.pipeline.paths import LANGUAGES, topics
-from scripts.pipeline.source import Snippet, find_snippet
 from scripts.pipeline.words import glossary
 from scripts.search.words import STOP, normal, squeezed, stem
 
@@ -23,6 +20,8 @@ LEFT_OUT = {
     "snippet", "proof", "evidence", "headerlink", "formula-display", "drawn-images", "topic-cards", "totals",
     "catalogue", "glossary", "caption-number", "notebook", "search",
 }  # fmt: skip
+# Pygments' short names of plain names, functions, classes and attributes.
+NAMES = {"n", "nf", "nc", "na"}
 BLOCKS = {
     "p",
     "li",
@@ -201,7 +200,7 @@ def _sections(article: html.HtmlElement, language: str) -> Iterator[Record]:
             pending.append(Record("r", element.get("id"), cited.get(element.get("id"), text[:40]), text=text))
         else:
             yield from done()
-            current = Record(element.tag[1], element.get("id"), tidy(_text(element)))
+            current = Record(element.tag[1], element.get("id"), bare(_text(element)))
     yield from done()
 
 
@@ -238,31 +237,26 @@ def _formula(element: html.HtmlElement) -> str:
     return shown if len(shown) < 24 and "frac" not in (element.get("data-tex") or "") else "…"
 
 
+def bare(text: str) -> str:
+    """One space between words, and nothing that cannot be seen."""
+    return " ".join(re.sub("[\u200b\u2060¶]", "", text).split())
+
+
 def tidy(text: str) -> str:
-    """One space between words, one line a block; lines without a letter (rows of numbers) go."""
-    text = re.sub("[\u200b\u2060¶]", "", text)
-    lines = (" ".join(line.split()) for line in text.split("\n"))
+    """One line a block; lines without a word (rows of numbers) go."""
+    lines = map(bare, text.split("\n"))
     return "\n".join(line for line in lines if re.search(r"[^\W\d_]{2}", line))
 
 
 def _snippet(element: html.HtmlElement, language: str) -> Record:
     name = element.get("data-snippet")
-    snippet = find_snippet(name)
-    assert snippet is not None, name
     other = next(la for la in LANGUAGES if la != language)
     mine, theirs = summaries(language).get(name, ""), summaries(other).get(name, "")
-    return Record("c", element.get("id"), snippet.name, [], mine, f"{theirs} {names_used(snippet)}")
+    title = name.partition(".")[2]
+    return Record("c", element.get("id"), title, [], mine, f"{theirs} {names_used(element)}")
 
 
-def names_used(snippet: Snippet) -> str:
-    """Arguments, functions and attributes that a snippet's code uses."""
-    found: dict[str, None] = {}
-    for node in ast.walk(ast.parse(snippet.source)):
-        if isinstance(node, ast.arg):
-            found[node.arg] = None
-        elif isinstance(node, ast.Attribute):
-            found[node.attr] = None
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            found[node.func.id] = None
-    common = {"self", "Tensor", *dir(builtins)}
-    return " ".join(name for name in found if len(name) > 2 and name[0] != "_" and name not in common)
+def names_used(element: html.HtmlElement) -> str:
+    """Names in a snippet's code in whatever language, as its highlighting tells them apart; builtins are no find."""
+    found = dict.fromkeys(span.text for span in element.xpath(".//pre//span[@class]") if span.get("class") in NAMES)
+    return " ".join(name for name in found if len(name) > 2 and name[0] != "_" and name != "Tensor")
