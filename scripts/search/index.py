@@ -88,14 +88,17 @@ def build(found: list[Found], language: str, cut: jieba.Tokenizer | None = None)
 
 
 def _entry(record: Record, homes: dict[str, int]) -> list[Any]:
-    """Kind, id, title, other names, and the article a term belongs to; what is empty at the end is left out."""
+    """Kind, id, title, other names, loose names, a term's article; what is empty at the end is left out."""
     known = {squeezed(record.title)}
-    names = []
-    for name in record.names:
-        if (key := squeezed(simplified(name))) not in known:
-            known.add(key)
-            names.append(name)
-    entry: list[Any] = [record.kind, record.id, record.title, names, homes.get(record.id, "")]
+    entry: list[Any] = [record.kind, record.id, record.title]
+    for given in (record.names, record.loose):
+        names = []
+        for name in given:
+            if (key := squeezed(simplified(name))) not in known:
+                known.add(key)
+                names.append(name)
+        entry.append(names)
+    entry.append(homes.get(record.id, "") if record.kind == "t" else "")
     while entry[-1] in ("", []):
         entry.pop()
     return entry
@@ -105,7 +108,7 @@ def site_names(found: list[Found]) -> Iterable[str]:
     """Words that must not be cut: titles, aliases, terms."""
     for page in found:
         if page.article:
-            yield from (page.title, *page.records[0].names)
+            yield from (page.title, *page.records[0].names, *page.records[0].loose)
     for term in glossary().values():
         yield from term.words
 
@@ -124,7 +127,7 @@ def page_words(found: list[Found], cut: jieba.Tokenizer) -> list[dict[str, int]]
                 *(
                     t
                     for record in page.records
-                    for t in (record.title, record.text, record.hidden, *record.names)
+                    for t in (record.title, record.text, record.hidden, *record.names, *record.loose)
                 ),
                 terms.get(page.topic, "") if page.article else "",
             ]
