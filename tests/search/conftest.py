@@ -47,7 +47,7 @@ class Engine:
                 return found
             for need in found["need"]:
                 name = (
-                    "pinyin" if need.get("pinyin") else f"text-{need['page']}" if "page" in need else "index"
+                    "characters" if need.get("characters") else f"text-{need['page']}" if "page" in need else "index"
                 )
                 self.context.eval(self.files[f"{need['language']}/{name}"])
 

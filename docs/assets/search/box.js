@@ -21,7 +21,7 @@
 
   const loaded = new Map();
   function load(need) {
-    const file = need.pinyin ? "pinyin.js" : need.page === undefined ? "index.js" : `text-${need.page}.js`;
+    const file = need.characters ? "characters.js" : need.page === undefined ? "index.js" : `text-${need.page}.js`;
     const url = new URL(`../${need.language}/search/${file}`, home).href;
     if (!loaded.has(url)) {
       loaded.set(url, new Promise(function (resolve, reject) {

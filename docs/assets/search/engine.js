@@ -10,13 +10,15 @@ const ProvenSearch = (function () {
   const PAGES_READ = 5; // pages whose texts are read for one query
   const books = {};
   let readings = null; // character → syllable, loaded when a word is not known
-  let simple = new Map(); // traditional character → simplified
+  const simple = new Map(); // traditional character → simplified, loaded with them
 
   // --- Loading -----------------------------------------------------------------------------
 
   function add(data) {
-    if (data.pinyin !== undefined) readings = decodePinyin(data.pinyin);
-    else if (data.texts) books[data.language].pages[data.page].loaded(data);
+    if (data.pinyin) {
+      readings = decodePinyin(data.pinyin);
+      for (let i = 0; i < data.simplified.length; i += 2) simple.set(data.simplified[i], data.simplified[i + 1]);
+    } else if (data.texts) books[data.language].pages[data.page].loaded(data);
     else books[data.language] = book(data);
   }
 
@@ -30,15 +32,14 @@ const ProvenSearch = (function () {
   }
 
   function book(data) {
-    for (let i = 0; i < data.simplified.length; i += 2) simple.set(data.simplified[i], data.simplified[i + 1]);
     const words = new Map(); // word → Map(page → level)
     let last = "";
     const places = data.places.split(",");
     data.words.split("\n").forEach(function (coded, number) {
       last = last.slice(0, DIGITS.indexOf(coded[0])) + coded.slice(1);
       const on = new Map();
-      for (let i = 0; i < places[number].length; i += 2) {
-        on.set(DIGITS.indexOf(places[number][i]), DIGITS.indexOf(places[number][i + 1]));
+      for (const [, page, level] of places[number].matchAll(/([^+*])([+*]?)/g)) {
+        on.set(DIGITS.indexOf(page), ["", "+", "*"].indexOf(level));
       }
       words.set(last, on);
     });
@@ -390,7 +391,7 @@ const ProvenSearch = (function () {
     // 也 only points, but in 感受也 it is a slip for 野.
     const slip = HAN.test(whole) && whole.length < 5 && key.length < whole.length && key.length > 1;
     if ((tokens.some(doubtful) || slip) && !owner.names.has(key) && !owner.names.has(whole)) {
-      if (!readings) return { need: [{ pinyin: true, language }] };
+      if (!readings) return { need: [{ characters: true, language: "zh" }] };
       const said = tokens.length === 1 && !slip ? soundsLike(owner, tokens[0]) : [];
       const name = corrected(owner, slip ? whole : key, said.length ? 0.84 : slip ? 0.75 : 0.45);
       if (name) {
@@ -425,7 +426,7 @@ const ProvenSearch = (function () {
     const found = new Map();
     for (const reading of ways) {
       for (const entry of rank(owner, records, reading, codelike, raw)) {
-        const abroad = reading.weight < 1 && entry.record.page.number !== reading.home && entry.record.kind !== "t";
+        const abroad = reading.home !== undefined && entry.record.page.number !== reading.home && entry.record.kind !== "t";
         entry.score *= reading.weight * (abroad ? 0.4 : 1); // the same word may name another thing elsewhere
         if (!(found.get(entry.record) && found.get(entry.record).score >= entry.score)) found.set(entry.record, entry);
       }
@@ -489,7 +490,7 @@ const ProvenSearch = (function () {
       for (const [word, weight] of token.options) {
         const level = owner.words.has(word) ? owner.words.get(word).get(page.number) : undefined;
         if (level !== undefined) {
-          best = Math.max(best, weight * (1 + 0.25 * level));
+          best = Math.max(best, weight * (1 + 0.5 * level));
           sure = Math.max(sure, weight);
         }
       }
@@ -547,7 +548,8 @@ const ProvenSearch = (function () {
   const WHICH = /哪种|哪个|哪一|怎么选|如何选|该用|which|choose|should i use/;
   const PRIOR = { 1: 1.1, 2: 1, 3: 1.05, 4: 1, c: 0.7, t: 0.38, r: 0.75 };
 
-  function rank(owner, entries, { tokens, named, key }, codelike, raw) {
+  function rank(owner, entries, { tokens, named, key, weight }, codelike, raw) {
+    const typed = weight === 1; // and not another name of what was typed
     for (const { record } of entries) prepare(record);
     for (const token of tokens) {
       token.found = entries.map(({ record }) => fieldScore(record, token));
@@ -565,12 +567,14 @@ const ProvenSearch = (function () {
       let score = 0;
       let seen = 0;
       let direct = 0;
+      let titled = 0;
       for (const token of tokens) {
         const own = token.found[number];
         const page = fieldScore(record.page.records[0], token, true);
         score += (own.score + 0.4 * page.sure) * token.local;
         seen += Math.max(own.sure, 0.8 * page.sure) * token.local;
         direct += own.sure * token.local;
+        titled += page.sure * token.local;
       }
       const coverage = seen / total;
       let value = coverage >= LEAST && direct > 0 ? score * Math.pow(coverage, 3) : 0;
@@ -580,10 +584,10 @@ const ProvenSearch = (function () {
       if (how) value += 26 * how.score * how.score;
       if (value > 0 && /[2-4]/.test(record.kind)) {
         value += coverage * coverage * 12 * sharedTitle(record, tokens, raw, said);
-        if (record.id === "choosing" && WHICH.test(raw)) value += 14;
       }
+      if (record.id === "choosing" && WHICH.test(raw)) value += 80 * titled * titled / (total * total);
       if (sentence && (record.squeezed + squeezed(record.far)).includes(sentence)) value += 40;
-      value *= record.kind === "c" && codelike ? 1.2 : PRIOR[record.kind];
+      value *= record.kind !== "c" ? PRIOR[record.kind] : codelike ? 1.2 : typed && how && how.score > 0.9 ? 0.85 : PRIOR.c;
       if (record.minor) value *= 0.75;
       if (record.page.kind === "n") value *= tokens.some((t) => count(record.far, record.inHidden, t.text)) ? 1.5 : 0.35;
       else if (record.page.kind !== "a") value *= 0.75;
