@@ -87,11 +87,19 @@ def build(found: list[Found], language: str, cut: jieba.Tokenizer | None = None)
 
 
 def _entry(record: Record, homes: dict[str, int]) -> list[Any]:
-    """Kind, id, title, other names, loose names, a term's article; what is empty at the end is left out."""
+    """Kind, id, title, other names, loose names, a term's article; what is empty at the end is left out.
+
+    `#id` among the names stands for all names of that term.
+    """
     known = {squeezed(record.title)}
     entry: list[Any] = [record.kind, record.id, record.title]
     for given in (record.names, record.loose):
         names = []
+        if record.kind != "t":
+            keys = {squeezed(name) for name in given}
+            whole = [t for t in glossary().values() if keys and {squeezed(word) for word in t.words} <= keys]
+            names = [f"#{term.id}" for term in whole]
+            known |= {squeezed(simplified(word)) for term in whole for word in term.words}
         for name in given:
             if (key := squeezed(simplified(name))) not in known:
                 known.add(key)
@@ -108,7 +116,9 @@ def site_names(found: list[Found]) -> Iterable[str]:
     for page in found:
         if page.article:
             yield from (page.title, *page.records[0].names, *page.records[0].loose)
-            yield from (r.title for r in page.records if r.kind in "234" and re.fullmatch(f"[{HAN}]{{2,3}}", r.title))
+            yield from (
+                r.title for r in page.records if r.kind in "234" and re.fullmatch(f"[{HAN}]{{2,3}}", r.title)
+            )
     for term in glossary().values():
         yield from term.words
 

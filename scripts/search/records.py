@@ -284,5 +284,7 @@ def _snippet(element: html.HtmlElement, language: str) -> Record:
 
 def names_used(element: html.HtmlElement) -> str:
     """Names in a snippet's code in whatever language, as its highlighting tells them apart; builtins are no find."""
-    found = dict.fromkeys(span.text for span in element.xpath(".//pre//span[@class]") if span.get("class") in NAMES)
+    found = dict.fromkeys(
+        span.text for span in element.xpath(".//pre//span[@class]") if span.get("class") in NAMES
+    )
     return " ".join(name for name in found if len(name) > 2 and name[0] != "_" and name != "Tensor")

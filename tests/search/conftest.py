@@ -47,7 +47,11 @@ class Engine:
                 return found
             for need in found["need"]:
                 name = (
-                    "characters" if need.get("characters") else f"text-{need['page']}" if "page" in need else "index"
+                    "characters"
+                    if need.get("characters")
+                    else f"text-{need['page']}"
+                    if "page" in need
+                    else "index"
                 )
                 self.context.eval(self.files[f"{need['language']}/{name}"])
 

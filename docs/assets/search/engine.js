@@ -55,8 +55,11 @@ const ProvenSearch = (function () {
     made.pages = data.pages.map(function (page, number) {
       return pageOf(made, page, number);
     });
+    const terms = new Map();
+    for (const page of made.pages) for (const record of page.records) if (record.kind === "t") terms.set(`#${record.id}`, record);
     for (const page of made.pages) {
       for (const record of page.records) {
+        record.names = record.names.flatMap((other) => (terms.has(other) ? [terms.get(other).title, ...terms.get(other).names] : other));
         if (/[1t]/.test(record.kind)) {
           for (const word of [record.title, ...record.names, ...record.loose]) made.terms.add(squeezed(normal(word)));
         }
@@ -417,7 +420,8 @@ const ProvenSearch = (function () {
         if (score > 0 && !(best.get(page) >= score)) best.set(page, score);
       }
     }
-    const ranked = [...best].sort((a, b) => b[1] - a[1]).slice(0, PAGES_READ);
+    const order = [...best].sort((a, b) => b[1] - a[1]).slice(0, PAGES_READ);
+    const ranked = order.filter(([, score]) => score > 0.15 * order[0][1]);
     const need = ranked.filter(([page]) => !page.ready).map(([page]) => ({ language, page: page.number }));
     if (need.length) return { need };
     const records = ranked.flatMap(([page, score]) => page.records.map((record) => ({ record, pageScore: score })));
