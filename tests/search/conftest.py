@@ -33,6 +33,7 @@ class Engine:
 
     def __init__(self, files: dict[str, str]):
         self.files = files
+        self.loaded: list[str] = []
         self.context = quickjs.Context()
         self.context.eval((DOCS / "assets" / "search" / "engine.js").read_text(encoding="utf-8"))
         self.context.eval(ASK)
@@ -53,7 +54,8 @@ class Engine:
                     if "page" in need
                     else "index"
                 )
-                self.context.eval(self.files[f"{need['language']}/{name}"])
+                self.loaded.append(f"{need['language']}/{name}")
+                self.context.eval(self.files[self.loaded[-1]])
 
     def answer(self, query: Query) -> Answer:
         """As the box shows it: this language first, then the other."""

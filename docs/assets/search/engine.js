@@ -435,7 +435,10 @@ const ProvenSearch = (function () {
         if (!(found.get(entry.record) && found.get(entry.record).score >= entry.score)) found.set(entry.record, entry);
       }
     }
-    const words = [...new Set(ways.flatMap((reading) => marked(reading.tokens, reading.named)))];
+    // Words of a term's other names are marked where they stand for what was typed in the other language.
+    const translated = HAN.test(raw) !== (language === "zh");
+    const shown = ways.filter((reading) => reading.weight === 1 || translated || reading.tokens.length === 1);
+    const words = [...new Set(shown.flatMap((reading) => marked(reading.tokens, reading.named)))];
     return { results: ordered([...found.values()]), words, tokens, instead };
   }
 
@@ -745,7 +748,7 @@ const ProvenSearch = (function () {
     }
     near.sort((a, b) => a[0] - b[0]);
     const articles = owner.pages.filter((p) => p.kind === "a").map((p) => p.title);
-    return [...new Set([...near.slice(0, 2).map((n) => n[1]), ...articles])].slice(0, 6);
+    return [...new Set([...near.slice(0, 2).map((n) => n[1]), ...articles])].slice(0, 10);
   }
 
   return { add, search, excerpt, hits, suggestions, books, normal };
