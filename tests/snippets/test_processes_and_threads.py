@@ -208,7 +208,7 @@ def test_one_thread_alone_loses_nothing(java):
 @pytest.mark.parametrize("options", [(), ("-Xint",), ("-Xcomp", "-XX:-TieredCompilation")])
 def test_a_volatile_flag_is_seen(java, agrees_with, options):
     program = java("Visibility")
-    lines = printed(program, 1, options=options, seconds=30)
+    lines = printed(program, 1, options=options, seconds=20)
     agrees_with(
         program, "closed form: a volatile read sees the last write", lines[:1], ["volatile flag: stopped"]
     )
