@@ -8,17 +8,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def _check_cell(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, gates: int) -> None:
+def _check_cell(
+    x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, *biases: Tensor | None, gates: int
+) -> None:
     size = h.shape[-1:].numel()
+    rows, given = gates * size, [bias for bias in biases if bias is not None]
     if (
-        w_ih.shape != (gates * size, *x.shape[-1:])
-        or w_hh.shape != (gates * size, size)
-        or h.shape != (*x.shape[:-1], size)
+        h.shape != (*x.shape[:-1], size)
+        or w_ih.shape != (rows, *x.shape[-1:])
+        or w_hh.shape != (rows, size)
+        or any(bias.shape != (rows,) for bias in given)
     ):
+        shapes = ", ".join(str(tuple(t.shape)) for t in (x, h, w_ih, w_hh, *given))
         raise ValueError(
-            f"expected x (..., D), h (..., H), w_ih ({gates}H, D), w_hh ({gates}H, H), "
-            f"got {tuple(x.shape)}, {tuple(h.shape)}, {tuple(w_ih.shape)} "
-            f"and {tuple(w_hh.shape)}"
+            f"expected x (..., D), h (..., H), w_ih ({gates}H, D), w_hh ({gates}H, H) "
+            f"and biases ({gates}H,), got {shapes}"
         )
 
 
@@ -42,7 +46,7 @@ def rnn_cell(
         >>> rnn_cell(x, h, torch.tensor([[2.0]]), torch.tensor([[-1.0]]))  # tanh(1.5)
         tensor([[0.9051]])
     """
-    _check_cell(x, h, w_ih, w_hh, gates=1)
+    _check_cell(x, h, w_ih, w_hh, b_ih, b_hh, gates=1)
     return torch.tanh(F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh))
 
 
@@ -69,7 +73,7 @@ def lstm_cell(
         tensor([[0.5000]])
     """
     h, c = state
-    _check_cell(x, h, w_ih, w_hh, gates=4)
+    _check_cell(x, h, w_ih, w_hh, b_ih, b_hh, gates=4)
     if c.shape != h.shape:
         raise ValueError(f"h and c must match, got {tuple(h.shape)}, {tuple(c.shape)}")
     i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, -1)
@@ -99,7 +103,7 @@ def gru_cell(
         >>> gru_cell(x, h, torch.zeros(3, 1), torch.zeros(3, 1))
         tensor([[0.5000]])
     """
-    _check_cell(x, h, w_ih, w_hh, gates=3)
+    _check_cell(x, h, w_ih, w_hh, b_ih, b_hh, gates=3)
     r_x, z_x, n_x = F.linear(x, w_ih, b_ih).chunk(3, -1)
     r_h, z_h, n_h = F.linear(h, w_hh, b_hh).chunk(3, -1)
     r, z = (r_x + r_h).sigmoid(), (z_x + z_h).sigmoid()
@@ -112,8 +116,8 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) ->
 
     query (..., Lq, d), key (..., Lk, d); gives (..., Lq, Lk), rows of sum 1. mask,
     boolean and broadcastable to that: True = may attend. A row without any True is all
-    zeros, and so are its gradients. Raises ValueError for other shapes, or for a mask
-    of another dtype.
+    zeros, and so are its gradients. Raises ValueError if query and key differ in d or
+    have fewer than two axes, and for a mask of another shape or dtype.
     Source: Vaswani et al. 2017, equation 1.
 
     Example:
@@ -150,7 +154,8 @@ def scaled_dot_product_attention(
 
     query (..., Lq, d), key (..., Lk, d), value (..., Lk, e); gives (..., Lq, e). mask,
     boolean and broadcastable to (..., Lq, Lk): True = may attend. A query that may
-    attend to nothing gets zeros. Raises ValueError for other shapes.
+    attend to nothing gets zeros. Raises ValueError where attention_weights does, and if
+    keys and values differ in number.
     Source: Vaswani et al. 2017, equation 1.
 
     Example:
@@ -233,7 +238,7 @@ def sinusoidal_positions(length: int, dim: int, start: int = 0) -> Tensor:
         raise ValueError(f"dim must be even and at least 2, got {dim}")
     if length < 0 or start < 0:
         raise ValueError(f"length and start must be at least 0, got {length}, {start}")
-    position = torch.arange(start, start + length, dtype=torch.float64)
+    position = torch.arange(start, start + length)
     rate = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
     angle = position[:, None] * rate  # (L, dim / 2)
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1).float()
@@ -256,18 +261,17 @@ class KeyValueCache:
     """
 
     def __init__(self) -> None:
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
+        self.held: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
-        return 0 if self.keys is None else self.keys.shape[-2]
+        return 0 if self.held is None else self.held[0].shape[-2]
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        if self.keys is not None and self.values is not None:
-            keys = torch.cat([self.keys, keys], -2)
-            values = torch.cat([self.values, values], -2)
-        self.keys, self.values = keys, values
-        return keys, values
+        if self.held is not None:
+            keys = torch.cat([self.held[0], keys], -2)
+            values = torch.cat([self.held[1], values], -2)
+        self.held = keys, values
+        return self.held
 
 
 class MultiHeadAttention(nn.Module):
@@ -458,7 +462,7 @@ class Transformer(nn.Module):
     forward(source (B, S), target (B, T), source_mask (B, S) or None) gives logits
     (B, T, vocab_size); logits t come from target tokens 0 to t. source_mask is True for
     tokens, False for padding. With norm_first, each stack ends in one more layer norm.
-    Raises ValueError if heads does not divide dim, or for an odd dim.
+    Raises ValueError for an odd dim or one below 2, or if heads does not divide it.
     Source: Vaswani et al. 2017, section 3; embedding shared and scaled: section 3.4.
 
     Example:
@@ -480,6 +484,8 @@ class Transformer(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if dim < 2 or dim % 2:
+            raise ValueError(f"dim must be even and at least 2, got {dim}")
         self.embedding = nn.Embedding(vocab_size, dim)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
         sizes = (dim, heads, hidden_dim, norm_first, dropout)
@@ -690,7 +696,8 @@ def attention_in_blocks(query: Tensor, key: Tensor, value: Tensor, size: int) ->
 
     query (..., Lq, d), key (..., Lk, d), value (..., Lk, e); gives (..., Lq, e), the
     same as the whole at once. A block may bring a larger maximum; what was summed so
-    far is then rescaled to it. Raises ValueError for a size below 1 or without any key.
+    far is then rescaled to it. Raises ValueError for a size below 1, without any key,
+    or if keys and values differ in number.
     Source: Milakov & Gimelshein 2018, algorithm 3; used by Dao et al. 2022.
 
     Example:
@@ -701,8 +708,11 @@ def attention_in_blocks(query: Tensor, key: Tensor, value: Tensor, size: int) ->
         >>> torch.allclose(blocks, whole, atol=1e-6)
         True
     """
-    if size < 1 or key.shape[-2] < 1:
-        raise ValueError(f"need a size and keys, got {size} and {tuple(key.shape)}")
+    if size < 1 or key.shape[-2] < 1 or key.shape[-2] != value.shape[-2]:
+        raise ValueError(
+            "expected size >= 1 and at least one key, with a value each, "
+            f"got {size}, {tuple(key.shape)} and {tuple(value.shape)}"
+        )
     query = query / math.sqrt(query.shape[-1])
     highest = query.new_full((*query.shape[:-1], 1), -math.inf)  # (..., Lq, 1)
     total, out = torch.zeros_like(highest), torch.zeros_like(highest)

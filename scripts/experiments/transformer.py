@@ -24,6 +24,7 @@ from snippets.transformer import (
     greedy_decode,
     gru_cell,
     label_smoothing_loss,
+    lstm_cell,
     noam_rate,
     padding_mask,
     scaled_dot_product_attention,
@@ -240,12 +241,40 @@ def timing(
     }
 
 
+def _chain(out: Tensor) -> int:
+    """Matrix products on the longest way through the graph that autograd recorded for `out`."""
+    longest: dict[Any, int] = {None: 0}
+    waiting = [out.grad_fn]
+    while waiting:
+        node = waiting[-1]
+        assert node is not None
+        before = [other for other, _ in node.next_functions]
+        if unseen := [other for other in before if other not in longest]:
+            waiting += unseen
+        else:
+            is_product = "mm" in node.name().lower()  # addmm, mm, bmm
+            longest[node] = max((longest[other] for other in before), default=0) + is_product
+            waiting.pop()
+    return longest[out.grad_fn]
+
+
+def _chains(length: int, dim: int = 2) -> tuple[int, int]:
+    """The longest chain of dependent matrix products in an LSTM layer and in an attention layer."""
+    x = torch.randn(1, length, dim)
+    cell, attention = nn.LSTMCell(dim, dim), MultiHeadAttention(dim, 1)
+    state = (torch.zeros(1, dim), torch.zeros(1, dim))
+    for step in x.unbind(1):
+        state = lstm_cell(step, state, *cell.parameters())
+    return _chain(state[0]), _chain(attention(x, x, x))
+
+
 @experiment
 def operations(dim: int = 512, lengths: Sequence[int] = (64, 512, 1024, 4096)) -> dict[str, Any]:
     """Multiply-adds of one layer, counted: self-attention with and without its projections, and an LSTM.
 
     rows, in millions: length, scores (2 n^2 d: Q K^T and weights times V), projections (4 n d^2), attention
-    (their sum), lstm (8 n d^2); ratio (attention over lstm).
+    (their sum), lstm (8 n d^2); ratio (attention over lstm); chain_lstm, chain_attention (matrix
+    products that have to wait for one another, counted in autograd's graph).
     equal_length: where attention and LSTM cost the same (2 d); scores_equal: where scores alone
     reach an LSTM (4 d).
     base_parameters: weights of the base model with a vocabulary of 37 000, embedding once;
@@ -260,8 +289,10 @@ def operations(dim: int = 512, lengths: Sequence[int] = (64, 512, 1024, 4096)) -
             "attention": (2 * n * n * dim + 4 * n * dim * dim) / 1e6,
             "lstm": 8 * n * dim * dim / 1e6,
             "ratio": (n + 2 * dim) / (4 * dim),
+            "chain_lstm": chain_lstm,
+            "chain_attention": chain_attention,
         }
-        for n in lengths
+        for n, (chain_lstm, chain_attention) in zip(lengths, map(_chains, lengths), strict=True)
     ]
     return {
         "rows": rows,
@@ -345,17 +376,23 @@ def positions(length: int = 64, dim: int = 64) -> dict[str, Any]:
 # --- forgetting ------------------------------------------------------------------------------------
 
 _WIDTH, _SYMBOLS, _KEYS, _ATTENTION_LAYERS = 32, 8, 16, 2
-_HIDDEN = {"rnn": 118, "lstm": 51, "gru": 61}  # about as many weights as two attention layers of width 32
+_LAYERS: dict[str, tuple[Callable[..., nn.RNNBase], int]] = {
+    "rnn": (nn.RNN, 118),  # units for about as many weights as two attention layers of width 32
+    "lstm": (nn.LSTM, 51),
+    "gru": (nn.GRU, 61),
+    "rnn_narrow": (nn.RNN, 51),  # a control: no more units than the LSTM
+}
 _NETS = ("rnn", "lstm", "gru", "transformer")
 
 
 class _Recurrent(nn.Module):
     """Symbols in, symbols out, through one recurrent layer."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.core: nn.RNNBase = _RECURRENT[kind](_WIDTH, _HIDDEN[kind], batch_first=True)
-        self.out = nn.Linear(_HIDDEN[kind], _SYMBOLS)
+        layer, units = _LAYERS[name]
+        self.core = layer(_WIDTH, units, batch_first=True)
+        self.out = nn.Linear(units, _SYMBOLS)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.out(self.core(x)[0])
@@ -454,45 +491,61 @@ def _net_parameters() -> dict[str, int]:
     return {f"{net}_parameters": sum(w.numel() for w in _Task(net).net.core.parameters()) for net in _NETS}
 
 
+def _delay_accuracy(net: str, distance: int, seed: int, steps: int, batch: int, answers: int) -> float:
+    """Train one net on one distance; its accuracy on sequences that it has not seen."""
+    length = distance + answers
+    torch.manual_seed(seed)
+    task, generator = _Task(net), torch.Generator().manual_seed(1000 + seed)
+
+    def loss_of() -> Tensor:
+        x = torch.randint(_SYMBOLS, (batch, length), generator=generator)
+        logits, wanted = _delay_logits(task, x, distance)
+        return F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
+
+    _fit(task, steps, loss_of)
+    unseen = torch.randint(_SYMBOLS, (256, length), generator=torch.Generator().manual_seed(10**6))
+    with torch.no_grad():
+        return _accuracy(*_delay_logits(task, unseen, distance))
+
+
 @experiment
 def delay(
     distances: Sequence[int] = (2, 4, 8, 16, 32),
     seeds: Sequence[int] = (0, 1, 2),
     steps: int = 160,
     batch: int = 16,
+    narrow: Sequence[int] = (4, 8),
 ) -> dict[str, Any]:
     """Say at each step which of eight random symbols came a fixed number of steps before; one training for each distance.
 
     rows: distance, and for each net (rnn, lstm, gru, transformer) its accuracy on unseen sequences:
     mean over the seeds, *_low and *_high. rnn_8, lstm_low_32, ...: single values.
+    rnn_narrow_4, rnn_narrow_low_4, ...: the same for an RNN of as many units as the LSTM.
+    rnn_units, lstm_units, gru_units: the sizes of their states.
     seed_rows: net, distance, seed, accuracy.
     *_parameters: weights of each net without embeddings and output layer. chance: 1 / 8.
     steps, batch, seeds (their number), answers (supervised positions of a sequence).
     """
     torch.set_num_threads(1)
-    rows, answers = [], 16
-    for distance in distances:
-        unseen = torch.randint(
-            _SYMBOLS, (256, distance + answers), generator=torch.Generator().manual_seed(10**6)
-        )
-        for seed in seeds:
-            for net in _NETS:
-                torch.manual_seed(seed)
-                task, generator = _Task(net), torch.Generator().manual_seed(1000 + seed)
-
-                def loss_of(
-                    task: _Task = task, generator: torch.Generator = generator, distance: int = distance
-                ) -> Tensor:
-                    x = torch.randint(_SYMBOLS, (batch, distance + answers), generator=generator)
-                    logits, wanted = _delay_logits(task, x, distance)
-                    return F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
-
-                _fit(task, steps, loss_of)
-                with torch.no_grad():
-                    accuracy = _accuracy(*_delay_logits(task, unseen, distance))
-                rows.append({"net": net, "distance": distance, "seed": seed, "accuracy": accuracy})
-    setting = {"chance": 1 / _SYMBOLS, "steps": steps, "batch": batch, "answers": answers}
-    return _summary(rows, "distance", len(seeds)) | setting
+    setting = {"steps": steps, "batch": batch, "answers": 16}
+    rows = [
+        {
+            "net": net,
+            "distance": distance,
+            "seed": seed,
+            "accuracy": _delay_accuracy(net, distance, seed, **setting),
+        }
+        for distance in distances
+        for seed in seeds
+        for net in _NETS
+    ]
+    result: dict[str, Any] = {"chance": 1 / _SYMBOLS, **setting}
+    for distance in narrow:
+        found = [_delay_accuracy("rnn_narrow", distance, seed, **setting) for seed in seeds]
+        values = {"rnn_narrow": fmean(found), "rnn_narrow_low": min(found), "rnn_narrow_high": max(found)}
+        result |= {f"{key}_{distance}": value for key, value in values.items()}
+    units = {f"{net}_units": size for net, (_, size) in _LAYERS.items()}
+    return _summary(rows, "distance", len(seeds)) | units | result
 
 
 def _pairs(batch: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

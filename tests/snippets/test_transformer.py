@@ -220,6 +220,7 @@ def test_cells_refuse_shapes_that_do_not_fit(name):
     ours, gates = CELLS[name][0], GATES[name]
     x, h = torch.zeros(2, 3), torch.zeros(2, 4)
     w_ih, w_hh = torch.zeros(4 * gates, 3), torch.zeros(4 * gates, 4)
+    b, one = torch.zeros(4 * gates), torch.zeros(1)  # torch would stretch the second over all units
     wrong = [
         (torch.zeros(2, 4), h, w_ih, w_hh),
         (x, torch.zeros(3, 4), w_ih, w_hh),
@@ -228,14 +229,18 @@ def test_cells_refuse_shapes_that_do_not_fit(name):
         (x, h, w_ih, torch.zeros(4 * gates, 3)),
         (x, torch.zeros(()), w_ih, w_hh),
         (x, h, w_ih.T, w_hh),
+        (x, h, w_ih, w_hh, one),
+        (x, h, w_ih, w_hh, None, one),
+        (x, h, w_ih, w_hh, b, one),
+        (x, h, w_ih, w_hh, b[None]),
     ]
-    for x_, h_, a, b in wrong:
-        shapes = ", ".join(str(tuple(t.shape)) for t in (x_, h_, a)) + f" and {tuple(b.shape)}"
-        wanted = f"expected x (..., D), h (..., H), w_ih ({gates}H, D), w_hh ({gates}H, H), got {shapes}"
+    for x_, h_, *weights in wrong:
+        shapes = ", ".join(str(tuple(t.shape)) for t in (x_, h_, *weights) if t is not None)
+        sizes = f"w_ih ({gates}H, D), w_hh ({gates}H, H) and biases ({gates}H,)"
         with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole text is compared below
-            ours(x_, (h_, h_) if name == "lstm" else h_, a, b)
-        assert str(caught.value) == wanted
-    assert ours(x, (h, h) if name == "lstm" else h, w_ih, w_hh) is not None
+            ours(x_, (h_, h_) if name == "lstm" else h_, *weights)
+        assert str(caught.value) == f"expected x (..., D), h (..., H), {sizes}, got {shapes}"
+    assert ours(x, (h, h) if name == "lstm" else h, w_ih, w_hh, None, b) is not None
 
 
 def test_the_two_states_of_an_lstm_must_match():
@@ -295,6 +300,7 @@ def test_weights_are_exponentials_over_their_sum_and_a_row_without_keys_is_zero(
     )
     assert ours[2].tolist() == [0.0] * 4
     assert wanted[3].sum() == pytest.approx(1)
+    assert F.scaled_dot_product_attention(query, key, key, mask)[2].tolist() == [0.0] * 3
 
 
 def test_a_fully_masked_row_gives_zeros_and_zero_gradients_without_any_nan():
@@ -454,6 +460,8 @@ def test_a_shift_of_the_position_is_one_rotation_wherever_it_starts(agrees_with)
             shift_matrix, "closed form: a rotation keeps lengths", matrix @ matrix.T, np.eye(12), atol=EXACT
         )
     assert matrix.dtype == torch.float64
+    turn = [[math.cos(5), math.sin(5)], [-math.sin(5), math.cos(5)]]
+    agrees_with(shift_matrix, "closed form: one rotation", shift_matrix(5, 2), turn, atol=EXACT)
 
 
 def test_halves_side_by_side_are_the_same_columns_in_another_order():
@@ -506,6 +514,17 @@ def test_multi_head_attention_is_torchs_under_the_same_weights(agrees_with, dim,
             wanted,
             atol=2e-14,
         )
+
+
+def test_one_sequence_needs_no_batch_axis(agrees_with):
+    theirs, ours = torch_attention(6, 2), MultiHeadAttention(6, 2).double()
+    copy_attention(ours, theirs)
+    query, key, mask = draw(3, 6), draw(5, 6, seed=1), draw(3, 5, seed=2) > -0.5
+    wanted = theirs(query, key, key, attn_mask=~mask, need_weights=False)[0]
+    got = ours(query, key, key, mask)
+    agrees_with(MultiHeadAttention, "torch.nn.MultiheadAttention", got, wanted, atol=2e-14)
+    for same in (mask[None], mask[None, None]):
+        torch.testing.assert_close(ours(query[None], key[None], key[None], same[0]), got[None])
 
 
 def test_heads_look_at_separate_columns(agrees_with):
@@ -568,8 +587,9 @@ def test_attention_through_a_cache_is_the_causal_attention_of_the_whole(agrees_w
     agrees_with(MultiHeadAttention, "torch.nn.MultiheadAttention", torch.cat(steps, 1), wanted, atol=2e-14)
 
 
-def test_a_cache_appends_and_gives_everything_back(agrees_with):
-    cache, keys, values = KeyValueCache(), draw(2, 3, 5, 4), draw(2, 3, 5, 1, seed=1)
+@pytest.mark.parametrize("leading", [(), (2,), (2, 3)])
+def test_a_cache_appends_and_gives_everything_back(agrees_with, leading):
+    cache, keys, values = KeyValueCache(), draw(*leading, 5, 4), draw(*leading, 5, 1, seed=1)
     assert len(cache) == 0
     for start, stop in ((0, 2), (2, 3), (3, 5)):
         before = keys.clone()
@@ -578,7 +598,7 @@ def test_a_cache_appends_and_gives_everything_back(agrees_with):
         agrees_with(KeyValueCache, "closed form: the first rows of the whole", got[1], values[..., :stop, :])
         assert len(cache) == stop
         assert torch.equal(keys, before)
-    assert torch.equal(cache.values, values)
+    assert all(torch.equal(held, whole) for held, whole in zip(cache.held, (keys, values), strict=True))
 
 
 def test_feed_forward_is_two_products_with_a_relu_between(agrees_with):
@@ -835,6 +855,30 @@ def test_decoding_through_caches_gives_the_logits_of_the_full_pass(agrees_with, 
     torch.testing.assert_close(torch.cat(pieces, 1), ours(source, target, mask), atol=1e-12, rtol=1e-12)
 
 
+def test_there_must_be_a_cache_for_each_layer():
+    ours, _ = whole_models(True)
+    memory = ours.encode(tokens(2, 6))
+    for count in (1, 3):
+        with pytest.raises(ValueError, match="zip"):
+            ours.decode(tokens(2, 3), memory, caches=[KeyValueCache() for _ in range(count)])
+
+
+def test_masks_and_codes_go_where_the_model_is():
+    ours, indices = Transformer(5, 4, 2, 1, 8).to("meta"), torch.zeros(2, 3, dtype=torch.long, device="meta")
+    caches = [KeyValueCache()]
+    assert ours(indices, indices, torch.ones_like(indices) > 0).device.type == "meta"
+    assert ours.decode(indices, ours.encode(indices), None, caches).device.type == "meta"
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_a_single_pair_of_sequences_needs_no_batch_axis(norm_first):
+    ours, _ = whole_models(norm_first)
+    source, target, mask = tokens(1, 6), tokens(1, 4, seed=1), padding_mask([4], 6)
+    torch.testing.assert_close(
+        ours(source[0], target[0], mask[0]), ours(source, target, mask)[0], atol=1e-12, rtol=1e-12
+    )
+
+
 def test_the_embedding_is_scaled_and_its_rows_start_near_length_one():
     torch.manual_seed(0)
     ours = Transformer(vocab_size=4000, dim=64, heads=2, layers=1, hidden_dim=8)
@@ -869,11 +913,24 @@ def test_the_model_takes_an_empty_batch_and_single_tokens():
     ours = Transformer(5, 4, 1, 1, 4)
     assert ours(torch.zeros(0, 3).long(), torch.zeros(0, 2).long()).shape == (0, 2, 5)
     assert ours(torch.zeros(1, 1).long(), torch.zeros(1, 1).long()).shape == (1, 1, 5)
-    with pytest.raises(ValueError, match=r"^dim must be even and at least 2, got 3$"):
-        Transformer(5, 3, 1, 1, 4)(torch.zeros(1, 1).long(), torch.zeros(1, 1).long())
+    for dim in (3, 0, -2, 1):
+        with pytest.raises(ValueError, match=f"^dim must be even and at least 2, got {dim}$"):
+            Transformer(5, dim, 1, 1, 4)
+    assert Transformer(5, 2, 1, 1, 4)(torch.zeros(1, 1).long(), torch.zeros(1, 1).long()).shape == (1, 1, 5)
 
 
 # --- decoding --------------------------------------------------------------------------------------
+
+
+def wavering_model():
+    """Its large weights make the next token hang on the source, on its mask and on the tokens before."""
+    torch.manual_seed(1)
+    model = Transformer(VOCABULARY, 16, 2, 2, 16, norm_first=True).double()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and "embedding" not in name:
+                weight.mul_(3)
+    return model
 
 
 def decode_by_hand(model, source, start, end, max_length, mask):
@@ -893,17 +950,24 @@ def decode_by_hand(model, source, start, end, max_length, mask):
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("padded", [False, True])
 def test_greedy_decoding_is_argmax_row_by_row(agrees_with, use_cache, padded):
-    ours, _ = whole_models(False)
-    source = tokens(6, 5, seed=3)
-    mask = padding_mask([5, 1, 3, 2, 4, 5], 5) if padded else None
+    ours, source, padding = wavering_model(), tokens(6, 5, seed=3), padding_mask([5, 1, 3, 2, 4, 5], 5)
     lengths = set()
-    for start, end in ((1, 2), (0, 5), (3, 11)):
-        wanted = decode_by_hand(ours, source, start, end, 9, mask)
-        got = greedy_decode(ours, source, start, end, 9, mask, use_cache)
+    for start, end in ((1, 99), (1, 8), (0, 6), (3, 11)):
+        wanted = decode_by_hand(ours, source, start, end, 9, padding if padded else None)
+        got = greedy_decode(ours, source, start, end, 9, padding if padded else None, use_cache)
         agrees_with(greedy_decode, "brute force: argmax of the full pass, row by row", got, wanted)
-        lengths.add(got.shape[1])
+        lengths |= {row.index(end) if end in row else 9 for row in wanted}
         assert not got.requires_grad
-    assert max(lengths) == 9
+    assert len(lengths) > 2
+
+
+def test_the_decoded_tokens_hang_on_mask_and_past():
+    """Without this the test above would not notice a mask or a past that is left out."""
+    ours, source, mask = wavering_model(), tokens(6, 5, seed=3), padding_mask([5, 1, 3, 2, 4, 5], 5)
+    wanted = greedy_decode(ours, source, 1, 99, 9, mask)
+    assert (wanted != greedy_decode(ours, source, 1, 99, 9)).any()
+    newest = [ours(source, wanted[:, n : n + 1], mask)[:, -1].argmax(-1) for n in range(8)]
+    assert (wanted[:, 1:] != torch.stack(newest, 1)).any()
 
 
 def test_greedy_decoding_uses_the_cache_unless_told_otherwise(monkeypatch):
@@ -1021,6 +1085,12 @@ def test_no_smoothing_allows_impossible_classes():
     assert label_smoothing_loss(logits, torch.tensor([1]), 0.1) == math.inf
 
 
+def test_one_class_and_no_target_at_all():
+    logits, target = draw(3, 1), torch.tensor([0, -100, 0])
+    assert label_smoothing_loss(logits, target) == 0
+    assert label_smoothing_loss(draw(0, 4), torch.zeros(0).long()).isnan()
+
+
 def test_ignored_targets_may_hold_anything_and_get_no_gradient():
     logits = draw(3, 4).requires_grad_()
     label_smoothing_loss(logits, torch.tensor([2, 255, 0]), 0.1, 255).backward()
@@ -1128,8 +1198,18 @@ def test_attention_in_blocks_has_the_gradient_of_the_whole(agrees_with):
         agrees_with(attention_in_blocks, "torch.nn.functional.scaled_dot_product_attention", a, b, atol=EXACT)
 
 
-@pytest.mark.parametrize(("size", "keys"), [(0, 3), (2, 0), (-1, 3)])
-def test_attention_in_blocks_needs_a_size_and_keys(size, keys):
-    x = torch.zeros(keys, 2)
-    with pytest.raises(ValueError, match=rf"^need a size and keys, got {size} and \({keys}, 2\)$"):
-        attention_in_blocks(torch.zeros(3, 2), x, x, size)
+def test_attention_in_blocks_takes_a_single_key_and_half_precision():
+    query, key, value = draw(3, 4), draw(1, 4, seed=1), draw(1, 2, seed=2)
+    torch.testing.assert_close(attention_in_blocks(query, key, value, 2), value.expand(3, 2))
+    small = [draw(5, 8, seed=s).bfloat16() for s in range(3)]
+    wanted = F.scaled_dot_product_attention(*[t.double() for t in small])
+    ours = attention_in_blocks(*small, 2)
+    assert ours.dtype == torch.bfloat16
+    assert (ours.double() - wanted).abs().max() < 4 * torch.finfo(torch.bfloat16).eps
+
+
+@pytest.mark.parametrize(("size", "keys", "values"), [(0, 3, 3), (2, 0, 0), (-1, 3, 3), (2, 3, 2), (2, 3, 4)])
+def test_attention_in_blocks_needs_a_size_and_keys_and_values(size, keys, values):
+    wanted = rf"^expected size >= 1 and at least one key, with a value each, got {size}, \({keys}, 2\) and \({values}, 5\)$"
+    with pytest.raises(ValueError, match=wanted):
+        attention_in_blocks(torch.zeros(3, 2), torch.zeros(keys, 2), torch.zeros(values, 5), size)
