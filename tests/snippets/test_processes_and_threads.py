@@ -390,6 +390,12 @@ def test_list_threads_names_what_was_started(agrees_with):
     assert before[0] == ("MainThread", os.getpid(), False)
 
 
+def test_a_forked_process_lists_its_own_id(agrees_with):
+    ((listed, own),) = parallel_map(lambda _: (list_threads()[0][1], os.getpid()), [0], 1, "process")
+    agrees_with(list_threads, "os.getpid", listed, own)
+    assert own != os.getpid()
+
+
 def test_list_threads_leaves_out_a_thread_that_the_kernel_does_not_know_yet(monkeypatch):
     unborn = threading.Thread()
     monkeypatch.setattr(threading, "enumerate", lambda: [threading.main_thread(), unborn])
