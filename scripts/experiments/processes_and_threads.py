@@ -6,15 +6,19 @@ Where there is no JDK, whatever needs one is None, and the page says so.
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median, quantiles
 from typing import Any
 
+import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from scripts.pipeline.experiment import experiment
 from scripts.pipeline.java import JavaSnippet, Program, machines, program
@@ -88,6 +92,32 @@ def programs() -> dict[str, Any]:
     }
 
 
+class _Draws(Dataset[list[int]]):
+    """A number of NumPy's global generator, and one of a generator stored in the dataset."""
+
+    def __init__(self) -> None:
+        self.own = np.random.default_rng(0)
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> list[int]:
+        return [np.random.randint(2**31), int(self.own.integers(2**31))]
+
+
+@experiment
+def seeds() -> dict[str, Any]:
+    """How many different numbers two workers draw first: forked ones, and those of a DataLoader."""
+    forked = parallel_map(lambda _: np.random.randint(2**31), range(2), 2, "process")
+    loader = DataLoader(_Draws(), batch_size=None, num_workers=2, multiprocessing_context=_fork())
+    draws = list(loader)  # one item a worker
+    return {
+        "forked": len(set(forked)),
+        "loader_global": len({item[0] for item in draws}),
+        "loader_stored": len({item[1] for item in draws}),
+    }
+
+
 @experiment
 def sharing(tries: int = 20) -> dict[str, Any]:
     """What Python's threads and processes see of each other's memory."""
@@ -144,8 +174,8 @@ def creation(rounds: int = 20) -> dict[str, Any]:
                 line[:15].strip(), line[:15].strip()
             )
             times[f"java_{key.replace(' ', '_')}"] = [float(x) for x in line[15:].split()]
-    keys = ["program", "fork", "thread", "virtual_thread", "method_call"]
-    names = [f"{language}_{key}" for key in keys for language in ("java", "python")]
+    names = ["java_program", "python_program", "python_fork", "java_thread", "python_thread"]
+    names += ["java_virtual_thread", "java_method_call"]
     rows: list[Row] = [
         {"what": name, "low": low, "median": middle, "high": high}
         for name in names
@@ -153,7 +183,7 @@ def creation(rounds: int = 20) -> dict[str, Any]:
         for low, middle, high in [times[name]]
     ]
     medians = {name: times[name][1] if name in times else None for name in names}
-    virtual, thread, process = (medians[f"java_{key}"] for key in ("virtual_thread", "thread", "program"))
+    process, thread, virtual = (medians[f"java_{key}"] for key in ("program", "thread", "virtual_thread"))
     return {
         "rows": rows,
         "rounds": rounds,
@@ -161,40 +191,45 @@ def creation(rounds: int = 20) -> dict[str, Any]:
         "thread_over_virtual": thread / virtual if thread and virtual else None,
         "process_over_thread": process / thread if process and thread else None,
         "python_process_over_thread": times["python_program"][1] / times["python_thread"][1],
-        **{f"{name}_us": value for name, value in medians.items() if not name.startswith("python_v")},
+        **{f"{name}_us": value for name, value in medians.items()},
     }
 
 
 @experiment
-def losses(total: int = 240_000, repeats: int = 5, threads: Sequence[int] = (1, 2, 4, 8)) -> dict[str, Any]:
-    """Which share of the additions five counters lose, by the number of threads, in the interpreter."""
+def losses(total: int = 4_800_000, repeats: int = 5, threads: Sequence[int] = (1, 2, 4, 8)) -> dict[str, Any]:
+    """Which share of the additions five counters lose, by the number of threads.
+
+    Only the first of the two compilers works: it keeps each read and write, and is fast.
+    """
     made = _program("RaceCondition")
-    kinds = ["plain int", "volatile int", "synchronized", "AtomicInteger", "LongAdder"]
+    unsafe, safe = ["plain int", "volatile int"], ["synchronized", "AtomicInteger", "LongAdder"]
     rows: list[Row] = []
     for count in threads:
-        shares: dict[str, list[float]] = {kind: [] for kind in kinds}
+        shares: dict[str, list[float]] = {kind: [] for kind in unsafe + safe}
         for _ in range(repeats if made else 0):
             assert made is not None
-            printed = made.run(count, total // count, options=("-Xint",)).stdout
+            printed = made.run(count, total // count, options=("-XX:TieredStopAtLevel=1",)).stdout
             for line in printed.splitlines():
                 lost = int(line.rsplit(maxsplit=1)[-1].replace(",", ""))
                 shares[line[:14].strip()].append(lost / (total // count * count))
-        for kind in kinds:
-            row: Row = {"threads": count, "kind": kind, "median": None, "lowest": None, "highest": None}
-            if seen := shares[kind]:
+        for kind, seen in shares.items():
+            row: Row = {"threads": count, "kind": kind, "shares": seen}
+            row |= {"median": None, "lowest": None, "highest": None}
+            if seen:
                 row |= {"median": median(seen), "lowest": min(seen), "highest": max(seen)}
             rows.append(row)
-    unsafe = [row for row in rows if row["kind"] in kinds[:2]]
-    safe = [row for row in rows if row["kind"] not in kinds[:2]]
-    worst = max((row["highest"] for row in unsafe if row["highest"] is not None), default=None)
     return {
         "rows": rows,
-        "unsafe_rows": unsafe,
+        "unsafe_rows": [row for row in rows if row["kind"] in unsafe],
         "total": total,
         "repeats": repeats,
-        "worst": worst,
-        "safe_worst": max((row["highest"] for row in safe if row["highest"] is not None), default=None),
+        "worst": _worst(rows, unsafe),
+        "safe_worst": _worst(rows, safe),
     }
+
+
+def _worst(rows: list[Row], kinds: list[str]) -> float | None:
+    return max((share for row in rows if row["kind"] in kinds for share in row["shares"]), default=None)
 
 
 @experiment
@@ -235,13 +270,22 @@ def _spin(steps: int) -> int:
     return total
 
 
-def _wait(seconds: float) -> None:
-    time.sleep(seconds)
-
-
 def _multiply(size: int) -> float:
     x = torch.full((size, size), 0.5)
     return float((x @ x)[0, 0])
+
+
+def _timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that a piece of work took, and how many processors it kept busy, its children included."""
+
+    def used() -> float:
+        usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+    start, before = time.perf_counter(), used()
+    work()
+    seconds = time.perf_counter() - start
+    return seconds, (used() - before) / seconds
 
 
 @experiment
@@ -250,46 +294,43 @@ def gil(jobs: int = 8, repeats: int = 5, workers: Sequence[int] = (1, 2, 4)) -> 
     torch.set_num_threads(1)
     tasks: dict[str, tuple[Callable[[Any], Any], Any]] = {
         "python": (_spin, 400_000),
-        "wait": (_wait, 0.05),
         "torch": (_multiply, 768),
+        "wait": (time.sleep, 0.05),
     }
     rows: list[Row] = []
     for task, (function, argument) in tasks.items():
-        function(argument)
         items = [argument] * jobs
-        loops: list[float] = []
-        pools: dict[tuple[str, int], list[float]] = {}
+        function(argument)
+        seen: dict[tuple[str, int], list[tuple[float, float]]] = {}
         for _ in range(repeats):
-            # Loop and pool side by side, so that a busy machine slows both.
-            for kind in ("thread", "process"):
-                for count in workers:
-                    start = time.perf_counter()
-                    for item in items:
-                        function(item)
-                    middle = time.perf_counter()
-                    parallel_map(function, items, count, kind)
-                    pools.setdefault((kind, count), []).append(time.perf_counter() - middle)
-                    loops.append(middle - start)
-        for (kind, count), seen in pools.items():
+            loop, _ = _timed(partial(list, map(function, items)))
+            for count in workers:
+                for kind in ("thread", "process"):
+                    pool, busy = _timed(partial(parallel_map, function, items, count, kind))
+                    seen.setdefault((kind, count), []).append((loop / pool, busy))
+        for (kind, count), pairs in seen.items():
+            speedups = [speedup for speedup, _ in pairs]
             rows.append(
                 {
                     "task": task,
                     "kind": kind,
                     "workers": count,
-                    # Of the fastest runs: those that nothing else on the machine disturbed.
-                    "speedup": min(loops) / min(seen),
-                    "typical": median(loops) / median(seen),
+                    "speedup": median(speedups),
+                    "lowest": min(speedups),
+                    "highest": max(speedups),
+                    "busy": median(busy for _, busy in pairs),
                 }
             )
-    at = {(row["task"], row["kind"], row["workers"]): row["speedup"] for row in rows}
-    last = workers[-1]
+    last = [row for row in rows if row["workers"] == workers[-1]]
     return {
         "rows": rows,
-        "last_rows": [row for row in rows if row["workers"] == last],
+        "last_rows": last,
         "jobs": jobs,
         "repeats": repeats,
+        "workers": workers[-1],
         "processors": len(os.sched_getaffinity(0)),
-        **{f"{task}_{kind}": at[task, kind, last] for task in tasks for kind in ("thread", "process")},
+        **{f"{row['task']}_{row['kind']}": row["speedup"] for row in last},
+        **{f"{row['task']}_{row['kind']}_busy": row["busy"] for row in last},
     }
 
 

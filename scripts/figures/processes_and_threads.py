@@ -152,26 +152,22 @@ def lost_updates(canvas: Canvas, losses: dict[str, Any]) -> Figure:
     safe = canvas.say(
         zh="synchronized、AtomicInteger、LongAdder", en="synchronized, AtomicInteger, LongAdder"
     )
-    labels = {"plain int": "int", "volatile int": "volatile int", "synchronized": safe}
     counts = sorted({row["threads"] for row in losses["rows"]})
-    for number, kind in enumerate(kinds[:3]):
-        rows = [row for row in losses["rows"] if row["kind"] == kind and row["median"] is not None]
-        x = np.arange(len(rows)) + (number - 1) * 0.22
-        middle = np.array([100 * row["median"] for row in rows])
-        low = np.array([100 * row["lowest"] for row in rows])
-        high = np.array([100 * row["highest"] for row in rows])
+    groups = [("int", kinds[:1]), ("volatile int", kinds[1:2]), (safe, kinds[2:])]
+    for number, (label, members) in enumerate(groups):
+        rows = [row for row in losses["rows"] if row["kind"] in members]
+        places = [counts.index(row["threads"]) + (number - 1) * 0.22 for row in rows for _ in row["shares"]]
+        shares = [100 * share for row in rows for share in row["shares"]]
         color = canvas.colors.accents[(1, 0, 2)[number]]
-        spread = [middle - low, high - middle] if rows else None
-        axes.errorbar(x, middle, spread, fmt="os^"[number], color=color, capsize=3, label=labels[kind])
+        axes.plot(places, shares, "os^"[number], color=color, alpha=0.6, markersize=5, label=label)
     axes.set_xticks(range(len(counts)), [str(count) for count in counts])
     axes.set_xlabel(canvas.say(zh="线程数", en="threads"))
     axes.set_ylabel(canvas.say(zh="丢失的更新 (%)", en="updates lost (%)"))
-    axes.set_ylim(bottom=-2)
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 1.28), ncols=3, columnspacing=1, handletextpad=0.4)
+    axes.set_ylim(-4, 104)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 1.22), ncols=3, columnspacing=1, handletextpad=0.2)
     if losses["worst"] is None:
-        axes.text(
-            1.5, 1, canvas.say(zh="构建时没有 JDK，未测量", en="not measured: no JDK at build"), ha="center"
-        )
+        words = canvas.say(zh="构建时没有 JDK，未测量", en="not measured: no JDK at build")
+        axes.text(1.5, 50, words, ha="center")
     return fig
 
 
@@ -250,14 +246,24 @@ def gil_speedup(canvas: Canvas, gil: dict[str, Any]) -> Figure:
         "process": canvas.say(zh="进程", en="processes"),
     }
     fig, panels = canvas.subplots(1, 3, size=(7.2, 3.0), sharey=True)
-    top = max(row["speedup"] for row in gil["rows"])
+    top = max(row["highest"] for row in gil["rows"])
     for axes, (task, title) in zip(panels, titles.items(), strict=True):
         for number, (kind, label) in enumerate(kinds.items()):
             rows = [row for row in gil["rows"] if (row["task"], row["kind"]) == (task, kind)]
-            workers, speedups = [row["workers"] for row in rows], [row["speedup"] for row in rows]
-            axes.plot(workers, speedups, "os"[number] + "-", color=canvas.colors.accents[number], label=label)
+            x = np.array([row["workers"] for row in rows]) + (number - 0.5) * 0.12  # side by side
+            middle = np.array([row["speedup"] for row in rows])
+            low, high = (np.array([row[key] for row in rows]) for key in ("lowest", "highest"))
+            axes.errorbar(
+                x,
+                middle,
+                [middle - low, high - middle],
+                fmt="os"[number] + "-",
+                capsize=2,
+                color=canvas.colors.accents[number],
+                label=label,
+            )
+            axes.set_xticks([row["workers"] for row in rows])
         axes.axhline(1, color=canvas.colors.muted, linewidth=1, linestyle=":")
-        axes.set_xticks(workers)
         axes.set_title(title)
         axes.set_ylim(0, 1.1 * top)
     panels[0].set_ylabel(canvas.say(zh="相对普通循环的加速比", en="speed-up over a plain loop"))

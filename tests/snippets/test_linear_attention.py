@@ -164,6 +164,9 @@ def test_second_order_features_weigh_by_the_polynomial(agrees_with, dim):
     agrees_with(second_order_feature_map, "closed form: 1 + s + s^2 / 2", ours, 1 + s + s**2 / 2, atol=1e-14)
     assert second_order_feature_map(q).shape == (9, 1 + dim + dim * (dim + 1) // 2)
     assert ours.min() >= 0.5 - 1e-12
+    heads = second_order_feature_map(q[None, None].expand(3, 2, 9, dim))  # any dims before the last
+    assert torch.equal(heads[1, 1], second_order_feature_map(q))
+    assert heads.shape == (3, 2, 9, 1 + dim + dim * (dim + 1) // 2)
 
 
 # --- linear attention ----------------------------------------------------------------------------
@@ -760,6 +763,16 @@ def test_padded_keys_count_as_if_they_were_not_there(agrees_with):
     k[:, :, ~is_token[0]] = 0.0
     v = v.masked_fill(~is_token[:, None, :, None], torch.nan)
     assert padded_linear_attention(q, k, v, is_token).isfinite().all()
+
+
+def test_padding_of_a_single_head_of_width_one(agrees_with):
+    q, k, v = sample(length=4, keys=9, batch=2, heads=1, dim=1)
+    is_token = torch.arange(9) < torch.tensor([[5], [9]])
+    ours = padded_linear_attention(q, k, v, is_token, eps=0.0)
+    expected = definition(q[:1], k[:1, :, :5], v[:1, :, :5])
+    agrees_with(padded_linear_attention, DEFINITION, ours[:1], expected, atol=1e-14)
+    with pytest.raises(ValueError, match=r"^expected a mask \(2, 9\) of torch\.bool, got \(2, 8\) of torch\.bool$"):
+        padded_linear_attention(q, k, v, is_token[:, 1:])
 
 
 def test_padding_of_whole_rows_half_precision_and_eps():

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from torch.utils.data import DataLoader
@@ -209,7 +208,7 @@ def test_one_thread_alone_loses_nothing(java):
 @pytest.mark.parametrize("options", [(), ("-Xint",), ("-Xcomp", "-XX:-TieredCompilation")])
 def test_a_volatile_flag_is_seen(java, agrees_with, options):
     program = java("Visibility")
-    lines = printed(program, 1, options=options, seconds=30)
+    lines = printed(program, 1, options=options, seconds=20)
     agrees_with(
         program, "closed form: a volatile read sees the last write", lines[:1], ["volatile flag: stopped"]
     )
@@ -504,11 +503,11 @@ def test_the_death_of_a_process_is_heard():
 def test_what_cannot_travel_is_told(kind):
     with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
         parallel_map(lambda _: lambda: 0, [0], 1, kind)
-    with pytest.raises(SystemExit, match="^4$"):
+    with pytest.raises(SystemExit, match=r"^4$"):
         parallel_map(sys.exit, [4], 1, kind)
 
 
-class _Unspeakable(Exception):
+class _UnspeakableError(Exception):
     def __reduce__(self):
         raise TypeError("not to be pickled")
 
@@ -516,7 +515,7 @@ class _Unspeakable(Exception):
 @pytest.mark.parametrize("kind", ["thread", "process"])
 def test_an_error_that_cannot_travel_ends_the_wait(kind, monkeypatch):
     def fail(_):
-        raise _Unspeakable
+        raise _UnspeakableError
 
     monkeypatch.setattr(threading, "excepthook", lambda _: None)  # which would print it
     before = set(threading.enumerate())
