@@ -275,6 +275,7 @@ def operations(dim: int = 512, lengths: Sequence[int] = (64, 512, 1024, 4096)) -
     rows, in millions: length, scores (2 n^2 d: Q K^T and weights times V), projections (4 n d^2), attention
     (their sum), lstm (8 n d^2); ratio (attention over lstm); chain_lstm, chain_attention (matrix
     products that have to wait for one another, counted in autograd's graph).
+    chain_attention: that chain in attention, the same at each length.
     equal_length: where attention and LSTM cost the same (2 d); scores_equal: where scores alone
     reach an LSTM (4 d).
     base_parameters: weights of the base model with a vocabulary of 37 000, embedding once;
@@ -297,6 +298,7 @@ def operations(dim: int = 512, lengths: Sequence[int] = (64, 512, 1024, 4096)) -
     return {
         "rows": rows,
         "dim": dim,
+        "chain_attention": rows[0]["chain_attention"],
         "equal_length": 2 * dim,
         "scores_equal": 4 * dim,
         "base_parameters": transformer_parameters(37000, 512, 6, 2048),

@@ -180,8 +180,8 @@ def architecture(canvas: Canvas) -> Figure:
             va="bottom",
             color=gray,
         )
-    axes.plot([0, 0, 1.75, 1.75], [5.09, 6.0, 6.0, 4.0], color=orange, linewidth=1.6)
-    _link(axes, (1.75, 4.0), (3.4 - half - 0.02, 4.0), orange, 1.6)
+    axes.plot([0, 0, 1.56, 1.56], [5.09, 6.0, 6.0, 4.0], color=orange, linewidth=1.6)
+    _link(axes, (1.56, 4.0), (3.4 - half - 0.02, 4.0), orange, 1.6)
     axes.text(
         -0.1,
         6.1,
@@ -192,7 +192,7 @@ def architecture(canvas: Canvas) -> Figure:
     )
     for x, words in (
         (-1.75, canvas.say(zh="编码器", en="encoder")),
-        (4.8, canvas.say(zh="解码器", en="decoder")),
+        (4.98, canvas.say(zh="解码器", en="decoder")),
     ):
         axes.text(x, 1.7, words, fontsize=12, rotation=90, ha="center", va="bottom")
     axes.text(
@@ -202,7 +202,7 @@ def architecture(canvas: Canvas) -> Figure:
         color=gray,
         va="center",
     )
-    axes.set(xlim=(-1.95, 5.0), ylim=(-0.4, 8.2))
+    axes.set(xlim=(-1.95, 5.2), ylim=(-0.4, 8.2))
     _bare(axes)
     return fig
 
@@ -278,7 +278,7 @@ def gradient_distance(canvas: Canvas, gradients: dict[str, Any]) -> Figure:
     floor = 1e-9
     for name, (label, color, line) in names.items():
         curve = gradients[f"{name}_curve"]
-        shown = np.where(curve > floor, curve, np.nan)
+        shown = np.where(curve > 1e-3 * floor, curve, np.nan)  # on to the edge, and no further
         axes.plot(
             np.arange(len(curve)),
             shown,
@@ -372,7 +372,12 @@ def forgetting(canvas: Canvas, delay: dict[str, Any], recall: dict[str, Any]) ->
             )
         axes.axhline(result["chance"], color=colors.muted, linewidth=1, linestyle=":")
         axes.text(
-            -0.25, result["chance"] - 0.02, canvas.say(zh="乱猜", en="chance"), va="top", color=colors.muted
+            0.02,
+            result["chance"] - 0.02,
+            canvas.say(zh="乱猜", en="chance"),
+            va="top",
+            color=colors.muted,
+            transform=axes.get_yaxis_transform(),
         )
         axes.set_xticks(x, [str(row[over]) for row in rows])
         axes.set_title(title)
