@@ -9,6 +9,8 @@ import re
 import subprocess
 import sys
 import threading
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from torch.utils.data import DataLoader
@@ -402,6 +404,39 @@ def test_list_threads_leaves_out_a_thread_that_the_kernel_does_not_know_yet(monk
     assert [name for name, _, _ in list_threads()] == ["MainThread"]
 
 
+class AtOnce:
+    """In place of a process: runs its target when it is started, and is joined at once."""
+
+    def __init__(self, target, args):
+        self.work = partial(target, *args)
+
+    def start(self):
+        self.work()
+
+    def join(self):
+        pass
+
+
+def test_processes_are_asked_of_the_context_that_forks(monkeypatch):
+    asked = []
+    context = SimpleNamespace(Process=AtOnce)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: asked.append(method) or context)
+    monkeypatch.setattr(threading, "Thread", None)
+    assert parallel_map(lambda x: x + 1, range(5), 2, "process") == [1, 2, 3, 4, 5]
+    assert asked == ["fork"]
+
+
+def test_a_loader_with_workers_is_given_that_context(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "snippets.processes_and_threads.DataLoader", lambda *_, **options: given.append(options) or []
+    )
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: f"context that does {method}")
+    for workers in (2, 0):
+        made_by(PidDataset(4), workers)
+    assert [options["multiprocessing_context"] for options in given] == ["context that does fork", None]
+
+
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_threads_share_memory_and_processes_share_what_is_put_there(agrees_with, workers):
     ours = [memory_after(kind, workers) for kind in ("thread", "process", "shared")]
@@ -413,6 +448,7 @@ def test_threads_share_memory_and_processes_share_what_is_put_there(agrees_with,
 
 def test_three_workers_write_unless_told_otherwise():
     assert memory_after("thread") == [1, 2, 3]
+    assert {type(number) for number in memory_after("shared")} == {int}
 
 
 @pytest.mark.parametrize(
@@ -630,6 +666,13 @@ def test_made_by_refuses_negative_workers():
 def test_a_sharded_stream_gives_each_number_once(agrees_with, size, workers):
     stream = DataLoader(ShardedStream(size), batch_size=None, num_workers=workers)
     agrees_with(ShardedStream, "builtins.range", sorted(stream), list(range(size)))
+
+
+@pytest.mark.parametrize(("worker", "share"), [(0, [0, 3, 6]), (1, [1, 4, 7]), (2, [2, 5])])
+def test_a_worker_of_three_gives_every_third_number(monkeypatch, worker, share):
+    info = SimpleNamespace(id=worker, num_workers=3)
+    monkeypatch.setattr("snippets.processes_and_threads.get_worker_info", lambda: info)
+    assert list(ShardedStream(8)) == share
 
 
 def test_a_stream_must_not_be_negative():
