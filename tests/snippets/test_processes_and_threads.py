@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from functools import partial
+from multiprocessing.connection import Connection
 from types import SimpleNamespace
 
 import pytest
@@ -405,16 +406,18 @@ def test_list_threads_leaves_out_a_thread_that_the_kernel_does_not_know_yet(monk
 
 
 class AtOnce:
-    """In place of a process: runs its target when it is started, and is joined at once."""
+    """In place of a process: has an end of the pipe of its own, and runs when it is started."""
 
     def __init__(self, target, args):
-        self.work = partial(target, *args)
+        number, self.sender = args
+        own = Connection(os.dup(self.sender.fileno()), readable=False)
+        self.work = partial(target, number, own)
 
     def start(self):
         self.work()
 
     def join(self):
-        pass
+        assert self.sender.closed, "an end that stays open hides the death of the process"
 
 
 def test_processes_are_asked_of_the_context_that_forks(monkeypatch):
