@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
@@ -370,6 +371,30 @@ def test_stacks_are_reserved_and_hardly_used(java, agrees_with, monkeypatch):
 # -------------------------------------------------------------------------------- Python
 
 
+class AtOnce:
+    """In place of a process: has an end of the pipe of its own, and runs when it is started."""
+
+    def __init__(self, target, args):
+        number, self.sender = args
+        own = Connection(os.dup(self.sender.fileno()), readable=False)
+        self.work = partial(target, number, own)
+
+    def start(self):
+        self.work()
+
+    def join(self):
+        assert self.sender.closed, "an end that stays open hides the death of the process"
+
+
+def test_processes_are_asked_of_the_context_that_forks(monkeypatch):
+    asked = []
+    context = SimpleNamespace(Process=AtOnce)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: asked.append(method) or context)
+    monkeypatch.setattr(threading, "Thread", None)
+    assert parallel_map(lambda x: x + 1, range(5), 2, "process") == [1, 2, 3, 4, 5]
+    assert asked == ["fork"]
+
+
 def test_list_threads_names_what_was_started(agrees_with):
     end = threading.Event()
     before = list_threads()
@@ -394,7 +419,8 @@ def test_list_threads_names_what_was_started(agrees_with):
 
 
 def test_a_forked_process_lists_its_own_id(agrees_with):
-    ((listed, own),) = parallel_map(lambda _: (list_threads()[0][1], os.getpid()), [0], 1, "process")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        listed, own = pool.submit(list_threads).result()[0][1], pool.submit(os.getpid).result()
     agrees_with(list_threads, "os.getpid", listed, own)
     assert own != os.getpid()
 
@@ -403,30 +429,6 @@ def test_list_threads_leaves_out_a_thread_that_the_kernel_does_not_know_yet(monk
     unborn = threading.Thread()
     monkeypatch.setattr(threading, "enumerate", lambda: [threading.main_thread(), unborn])
     assert [name for name, _, _ in list_threads()] == ["MainThread"]
-
-
-class AtOnce:
-    """In place of a process: has an end of the pipe of its own, and runs when it is started."""
-
-    def __init__(self, target, args):
-        number, self.sender = args
-        own = Connection(os.dup(self.sender.fileno()), readable=False)
-        self.work = partial(target, number, own)
-
-    def start(self):
-        self.work()
-
-    def join(self):
-        assert self.sender.closed, "an end that stays open hides the death of the process"
-
-
-def test_processes_are_asked_of_the_context_that_forks(monkeypatch):
-    asked = []
-    context = SimpleNamespace(Process=AtOnce)
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method: asked.append(method) or context)
-    monkeypatch.setattr(threading, "Thread", None)
-    assert parallel_map(lambda x: x + 1, range(5), 2, "process") == [1, 2, 3, 4, 5]
-    assert asked == ["fork"]
 
 
 def test_a_loader_with_workers_is_given_that_context(monkeypatch):
