@@ -19,6 +19,7 @@ from snippets.transformer import (
     causal_mask,
     lstm_cell,
     rnn_cell,
+    window_mask,
 )
 
 # --- gradients -------------------------------------------------------------------------------------
@@ -334,3 +335,11 @@ def test_the_last_norm_is_where_the_page_says():
     whole = nn.Transformer(4, 2, 1, 1, 8, batch_first=True)  # post-norm
     assert isinstance(whole.encoder.norm, nn.LayerNorm)
     assert isinstance(whole.decoder.norm, nn.LayerNorm)
+
+
+@pytest.mark.parametrize(("length", "window"), [(2, 2), (9, 2), (9, 3), (10, 3), (12, 5), (5, 9)])
+def test_windows_in_a_row_reach_as_far_as_the_exercise_says(length, window):
+    layers = math.ceil((length - 1) / (window - 1))
+    mask = window_mask(length, window).double()
+    assert torch.linalg.matrix_power(mask, layers)[-1, 0] > 0
+    assert torch.linalg.matrix_power(mask, layers - 1)[-1, 0] == 0
