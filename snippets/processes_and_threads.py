@@ -24,8 +24,7 @@ def _fork() -> Any:
 def list_threads() -> list[tuple[str, int, bool]]:
     """Name, kernel id and daemon flag of each thread of this process known to Python.
 
-    Threads that a library made in C, such as those of a BLAS, are not among them. After
-    a bare os.fork, the main thread may still bear its parent's id (CPython gh-132542).
+    Threads that a library made in C, such as those of a BLAS, are not among them.
 
     Returns:
         One tuple a thread, in the order they were started.
@@ -34,12 +33,11 @@ def list_threads() -> list[tuple[str, int, bool]]:
         >>> list_threads()[0][0]
         'MainThread'
     """
+    # In a forked process, older Pythons remember the parent's id (CPython gh-132542).
+    here, own_id = threading.current_thread(), threading.get_native_id()
+    ids = [(t, own_id if t is here else t.native_id) for t in threading.enumerate()]
     # A thread is listed before the kernel has given it an id, for a moment.
-    return [
-        (thread.name, thread.native_id, thread.daemon)
-        for thread in threading.enumerate()
-        if thread.native_id is not None
-    ]
+    return [(t.name, number, t.daemon) for t, number in ids if number is not None]
 
 
 def memory_after(kind: str, workers: int = 3) -> list[int]:

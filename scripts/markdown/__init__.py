@@ -29,6 +29,7 @@ class PageExtension(BlocksExtension):
             listings.TopicsBlock,
             listings.TotalsBlock,
             listings.NotebookBlock,
+            listings.SearchBlock,
         ):
             block_mgr.register(block, self.getConfigs())
         # Before backslash escapes (180) and links (160), after code spans (190).

@@ -16,6 +16,7 @@ from scripts.pipeline.paths import LANGUAGES, topics
 from scripts.pipeline.snippet import Snippet
 from scripts.pipeline.source import snippets_of
 from scripts.pipeline.words import glossary
+from scripts.search import report
 
 
 class Listing(Block):
@@ -191,6 +192,35 @@ class GlossaryBlock(Listing):
                 + "</dd>"
             )
         return f"<dl>{''.join(entries)}</dl>"
+
+
+class SearchBlock(Listing):
+    """`/// search | kinds`: how well the site's search answers, from the record of `make bench-search`."""
+
+    NAME = "search"
+    ARGUMENT = True
+
+    def html(self) -> str:
+        here, record = page(), report.load()
+        if self.argument not in report.TABLES:
+            raise here.error(
+                f"no table {self.argument!r}", f"one of {', '.join(report.TABLES)}", self.argument
+            )
+        if record is None:
+            return f"<p>{here.say('search_not_measured')}</p>"
+        heads, rows = report.table(record, self.argument, here.language)
+        head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+        body = "".join(
+            f'<tr><th scope="row">{escape(row[0])}</th>'
+            + "".join(f'<td class="number">{escape(cell)}</td>' for cell in row[1:])
+            + "</tr>"
+            for row in rows
+        )
+        note = report.note(record, here.language)
+        return (
+            f'<div class="measured-table"><table tabindex="0"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div><p><small>{escape(note)}</small></p>"
+        )
 
 
 class NotebookBlock(Listing):

@@ -139,6 +139,7 @@ def _evidence(
 DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "skimage": "scikit-image",
+    "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "pytorch_metric_learning": "pytorch-metric-learning",
 }

@@ -18,6 +18,7 @@ from scripts.pipeline.paths import LANGUAGES, ROOT, SNIPPETS, relative, topics
 from scripts.pipeline.snippet import Snippet
 from scripts.pipeline.source import all_snippets, files_of, find_snippet, snippets_of
 from scripts.pipeline.words import glossary, say
+from scripts.search import report
 
 
 def markdown_twin(page: Page) -> str:
@@ -55,6 +56,8 @@ def _resolved(page: Page) -> Iterator[str]:
         elif kind == "glossary":
             for term in glossary().values():
                 yield f"- **{term.names[page.language]}**{say('colon', page.language)}{term.definitions[page.language]}"
+        elif kind == "search" and (record := report.load()):
+            yield report.markdown_table(report.table(record, argument, page.language))
         elif kind == "details":
             yield f"**{argument}**"
 

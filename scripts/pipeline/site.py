@@ -32,10 +32,9 @@ from scripts.pipeline.paths import (
     writing,
 )
 from scripts.pipeline.source import all_snippets, files_of, snippets_of
-from scripts.pipeline.words import glossary, line_of
+from scripts.pipeline.words import line_of
 
 ASIDE = BUILD / "site"
-JIEBA_WORDS = BUILD / "jieba.txt"
 
 
 class Refused(click.ClickException):
@@ -67,29 +66,11 @@ def generated_files(language: str) -> Iterator[tuple[str, Path]]:
             yield f"notebooks/{path.name}", path
 
 
-def search_aliases(meta: dict[str, Any], topic: str | None) -> dict[str, Any]:
-    """Other names in both languages, from the front matter and the topic's glossary terms.
-
-    The search index weighs them as tags.
-    """
-    aliases = meta.get("aliases") or {}
-    words = [word for language in LANGUAGES for word in aliases.get(language) or []]
-    words += [word for term in glossary().values() if topic and term.topic == topic for word in term.words]
-    return {"tags": list(dict.fromkeys(words))} if words else {}
-
-
-def write_segmenter_words() -> None:
-    """The glossary's Chinese words for jieba, so that 感受野 stays one word in the index."""
-    words = sorted({w for t in glossary().values() for w in t.words if re.search(r"[一-鿿]", w)})
-    writing(JIEBA_WORDS, "".join(f"{word} 1000\n" for word in words))
-
-
 def prepare(publishing: bool) -> None:
     """Check the sources and bring every result up to date; refuse to publish what is not verified."""
     problems = [fault.message for fault in check.faults()]
     if problems:
         raise Refused(problems)
-    write_segmenter_words()
     if not tasks.run(keep_going=publishing):
         raise Refused(unverified() or ["some results could not be made, see the lines above"])
     if publishing and (problems := unverified()):
@@ -141,14 +122,12 @@ def render(language: str, target: Path, preview: bool = False) -> None:
     Raises:
         Refused: MkDocs, a plugin or one of our blocks complains.
     """
-    import jieba  # the search plugin's segmenter, whose absence MkDocs would pass over in silence
     from mkdocs.commands.build import build as mkdocs_build
     from mkdocs.config import load_config
     from mkdocs.exceptions import Abort
 
     os.environ["PROVEN_PIPELINE"] = "1"
     os.environ["PROVEN_PREVIEW"] = "1" if preview else "0"
-    jieba.setLogLevel(logging.WARNING)
     with _warnings() as seen:
         try:
             # Not strict: all warnings are gathered and told at once, each in our own form.

@@ -381,13 +381,25 @@ def test_list_threads_names_what_was_started(agrees_with):
             ("w1", threads[1].native_id, False),
             ("w2", threads[2].native_id, True),
         ]
-        assert {row[1] for row in now[1:]} <= {int(name) for name in os.listdir("/proc/self/task")}
+        assert {row[1] for row in now} <= {int(name) for name in os.listdir("/proc/self/task")}
     finally:
         end.set()
     for thread in threads:
         thread.join()
     assert list_threads() == before
-    assert before[0] == ("MainThread", threading.main_thread().native_id, False)
+    assert before[0] == ("MainThread", os.getpid(), False)
+
+
+def test_a_forked_process_lists_its_own_id(agrees_with):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, str(list_threads()[0][1]).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    agrees_with(list_threads, "os.fork", int(os.read(reader, 20)), child)
+    os.close(reader)
+    os.close(writer)
 
 
 def test_list_threads_leaves_out_a_thread_that_the_kernel_does_not_know_yet(monkeypatch):
@@ -407,6 +419,7 @@ def test_threads_share_memory_and_processes_share_what_is_put_there(agrees_with,
 
 def test_three_workers_write_unless_told_otherwise():
     assert memory_after("thread") == [1, 2, 3]
+    assert {type(number) for number in memory_after("shared")} == {int}
 
 
 @pytest.mark.parametrize(
