@@ -32,12 +32,11 @@ def list_threads() -> list[tuple[str, int, bool]]:
         >>> list_threads()[0][0]
         'MainThread'
     """
+    # In a forked process, Python 3.11 remembers the id that the thread had in its parent.
+    here, own_id = threading.current_thread(), threading.get_native_id()
+    ids = [(t, own_id if t is here else t.native_id) for t in threading.enumerate()]
     # A thread is listed before the kernel has given it an id, for a moment.
-    return [
-        (thread.name, thread.native_id, thread.daemon)
-        for thread in threading.enumerate()
-        if thread.native_id is not None
-    ]
+    return [(t.name, number, t.daemon) for t, number in ids if number is not None]
 
 
 def memory_after(kind: str, workers: int = 3) -> list[int]:

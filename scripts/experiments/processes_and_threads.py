@@ -108,6 +108,7 @@ class _Draws(Dataset[list[int]]):
 @experiment
 def seeds() -> dict[str, Any]:
     """How many different numbers two workers draw first: forked ones, and those of a DataLoader."""
+    np.random.seed(0)  # as a training script does
     forked = parallel_map(lambda _: np.random.randint(2**31), range(2), 2, "process")
     loader = DataLoader(_Draws(), batch_size=None, num_workers=2, multiprocessing_context=_fork())
     draws = list(loader)  # one item a worker
@@ -294,18 +295,20 @@ def gil(jobs: int = 8, repeats: int = 5, workers: Sequence[int] = (1, 2, 4)) -> 
     torch.set_num_threads(1)
     tasks: dict[str, tuple[Callable[[Any], Any], Any]] = {
         "python": (_spin, 400_000),
-        "torch": (_multiply, 768),
         "wait": (time.sleep, 0.05),
+        "torch": (_multiply, 768),
     }
     rows: list[Row] = []
     for task, (function, argument) in tasks.items():
         items = [argument] * jobs
         function(argument)
         seen: dict[tuple[str, int], list[tuple[float, float]]] = {}
-        for _ in range(repeats):
-            loop, _ = _timed(partial(list, map(function, items)))
-            for count in workers:
-                for kind in ("thread", "process"):
+        # Fork first: a child made right after threads have used MKL may hang in it. A thread that
+        # is joined in Python is still busy giving back MKL's memory, and fork copies it half done.
+        for kind in ("process", "thread"):
+            for _ in range(repeats):
+                loop, _ = _timed(partial(list, map(function, items)))
+                for count in workers:
                     pool, busy = _timed(partial(parallel_map, function, items, count, kind))
                     seen.setdefault((kind, count), []).append((loop / pool, busy))
         for (kind, count), pairs in seen.items():

@@ -1,6 +1,7 @@
 import java.lang.management.ManagementFactory;
 import java.lang.management.ThreadInfo;
 import java.lang.management.ThreadMXBean;
+import java.util.Arrays;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 
@@ -25,6 +26,7 @@ public final class Deadlock {
             Thread.sleep(10);
             stuck = threads.findDeadlockedThreads();
         }
+        Arrays.sort(stuck);  // by id: in the order in which they were made
         for (ThreadInfo thread : threads.getThreadInfo(stuck)) {
             System.out.printf("%s waits for a lock that %s holds%n",
                     thread.getThreadName(), thread.getLockOwnerName());

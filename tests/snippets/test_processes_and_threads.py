@@ -9,6 +9,10 @@ import re
 import subprocess
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing.connection import Connection
+from types import SimpleNamespace
 
 import pytest
 from torch.utils.data import DataLoader
@@ -299,7 +303,7 @@ def test_a_thread_blocked_in_a_system_call_is_runnable(java, agrees_with):
 def test_a_deadlock_is_found_and_cured_by_an_order(java, agrees_with):
     program = java("Deadlock")
     *found, cured = printed(program, seconds=20)
-    pairs = sorted(re.fullmatch(r"(\w+) waits for a lock that (\w+) holds", line).groups() for line in found)
+    pairs = [re.fullmatch(r"(\w+) waits for a lock that (\w+) holds", line).groups() for line in found]
     agrees_with(program, "closed form: a cycle of two", pairs, [("Alice", "Bob"), ("Bob", "Alice")])
     assert cured == "in one order: both have eaten"
 
@@ -367,6 +371,30 @@ def test_stacks_are_reserved_and_hardly_used(java, agrees_with, monkeypatch):
 # -------------------------------------------------------------------------------- Python
 
 
+class AtOnce:
+    """In place of a process: has an end of the pipe of its own, and runs when it is started."""
+
+    def __init__(self, target, args):
+        number, self.sender = args
+        own = Connection(os.dup(self.sender.fileno()), readable=False)
+        self.work = partial(target, number, own)
+
+    def start(self):
+        self.work()
+
+    def join(self):
+        assert self.sender.closed, "an end that stays open hides the death of the process"
+
+
+def test_processes_are_asked_of_the_context_that_forks(monkeypatch):
+    asked = []
+    context = SimpleNamespace(Process=AtOnce)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: asked.append(method) or context)
+    monkeypatch.setattr(threading, "Thread", None)
+    assert parallel_map(lambda x: x + 1, range(5), 2, "process") == [1, 2, 3, 4, 5]
+    assert asked == ["fork"]
+
+
 def test_list_threads_names_what_was_started(agrees_with):
     end = threading.Event()
     before = list_threads()
@@ -390,10 +418,28 @@ def test_list_threads_names_what_was_started(agrees_with):
     assert before[0] == ("MainThread", os.getpid(), False)
 
 
+def test_a_forked_process_lists_its_own_id(agrees_with):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        listed, own = pool.submit(list_threads).result()[0][1], pool.submit(os.getpid).result()
+    agrees_with(list_threads, "os.getpid", listed, own)
+    assert own != os.getpid()
+
+
 def test_list_threads_leaves_out_a_thread_that_the_kernel_does_not_know_yet(monkeypatch):
     unborn = threading.Thread()
     monkeypatch.setattr(threading, "enumerate", lambda: [threading.main_thread(), unborn])
     assert [name for name, _, _ in list_threads()] == ["MainThread"]
+
+
+def test_a_loader_with_workers_is_given_that_context(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "snippets.processes_and_threads.DataLoader", lambda *_, **options: given.append(options) or []
+    )
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: f"context that does {method}")
+    for workers in (2, 0):
+        made_by(PidDataset(4), workers)
+    assert [options["multiprocessing_context"] for options in given] == ["context that does fork", None]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
@@ -407,6 +453,7 @@ def test_threads_share_memory_and_processes_share_what_is_put_there(agrees_with,
 
 def test_three_workers_write_unless_told_otherwise():
     assert memory_after("thread") == [1, 2, 3]
+    assert {type(number) for number in memory_after("shared")} == {int}
 
 
 @pytest.mark.parametrize(
@@ -565,6 +612,12 @@ def test_amdahl_counts_the_ticks_of_a_schedule(agrees_with, serial, workers):
     agrees_with(amdahl_speedup, "brute force: a schedule tick by tick", ours, work / ticks, atol=1e-14)
 
 
+def test_a_program_that_four_workers_make_two_and_a_half_times_as_fast_gains_four_from_sixteen():
+    assert amdahl_speedup(0.2, 4) == pytest.approx(2.5)
+    assert amdahl_speedup(0.2, 16) == pytest.approx(4)
+    assert amdahl_speedup(0.2, 10**9) == pytest.approx(5)
+
+
 @pytest.mark.parametrize(
     ("serial", "workers", "told"),
     [
@@ -618,6 +671,13 @@ def test_made_by_refuses_negative_workers():
 def test_a_sharded_stream_gives_each_number_once(agrees_with, size, workers):
     stream = DataLoader(ShardedStream(size), batch_size=None, num_workers=workers)
     agrees_with(ShardedStream, "builtins.range", sorted(stream), list(range(size)))
+
+
+@pytest.mark.parametrize(("worker", "share"), [(0, [0, 3, 6]), (1, [1, 4, 7]), (2, [2, 5])])
+def test_a_worker_of_three_gives_every_third_number(monkeypatch, worker, share):
+    info = SimpleNamespace(id=worker, num_workers=3)
+    monkeypatch.setattr("snippets.processes_and_threads.get_worker_info", lambda: info)
+    assert list(ShardedStream(8)) == share
 
 
 def test_a_stream_must_not_be_negative():
