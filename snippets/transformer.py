@@ -288,7 +288,7 @@ class MultiHeadAttention(nn.Module):
         >>> import torch
         >>> attention = MultiHeadAttention(dim=8, heads=2)
         >>> x = torch.randn(3, 5, 8)
-        >>> attention(x, x, x, causal_mask(5)).shape
+        >>> attention(x, x, x, torch.ones(5, 5).tril().bool()).shape
         torch.Size([3, 5, 8])
     """
 
@@ -384,7 +384,8 @@ class EncoderLayer(nn.Module):
     Example:
         >>> import torch
         >>> layer = EncoderLayer(dim=8, heads=2, hidden_dim=32)
-        >>> layer(torch.randn(2, 5, 8), padding_mask([5, 3], 5)[:, None]).shape
+        >>> is_token = torch.arange(5) < torch.tensor([[5], [3]])  # (B, L)
+        >>> layer(torch.randn(2, 5, 8), is_token[:, None]).shape
         torch.Size([2, 5, 8])
     """
 
@@ -420,7 +421,8 @@ class DecoderLayer(nn.Module):
     Example:
         >>> import torch
         >>> layer = DecoderLayer(dim=8, heads=2, hidden_dim=32)
-        >>> layer(torch.randn(2, 4, 8), torch.randn(2, 6, 8), causal_mask(4)).shape
+        >>> mask = torch.ones(4, 4).tril().bool()
+        >>> layer(torch.randn(2, 4, 8), torch.randn(2, 6, 8), mask).shape
         torch.Size([2, 4, 8])
     """
 
@@ -634,9 +636,8 @@ def shift_matrix(offset: int, dim: int) -> Tensor:
     below 2.
 
     Example:
-        >>> code = sinusoidal_positions(8, 4).double()
-        >>> moved = code[2] @ shift_matrix(5, 4).T
-        >>> bool((moved - code[7]).abs().max() < 1e-6)
+        >>> once = shift_matrix(1, 4)
+        >>> torch.allclose(shift_matrix(5, 4), torch.linalg.matrix_power(once, 5))
         True
     """
     if dim < 2 or dim % 2:
@@ -703,7 +704,8 @@ def attention_in_blocks(query: Tensor, key: Tensor, value: Tensor, size: int) ->
     Example:
         >>> import torch
         >>> query, key, value = torch.randn(3, 7, 4).unbind()
-        >>> whole = scaled_dot_product_attention(query, key, value)
+        >>> sdpa = torch.nn.functional.scaled_dot_product_attention
+        >>> whole = sdpa(query, key, value)
         >>> blocks = attention_in_blocks(query, key, value, size=2)
         >>> torch.allclose(blocks, whole, atol=1e-6)
         True
