@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scripts.pipeline.figure import Canvas, figure
+from scripts.pipeline.figure import Canvas, bare, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,13 +31,6 @@ def _name(canvas: Canvas, form: str) -> str:
         "delta": canvas.say(zh="delta 规则", en="delta rule"),
         "efficient": canvas.say(zh="两次 softmax", en="softmax twice"),
     }[form]
-
-
-def _bare(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _box(canvas: Canvas, axes: Axes, place: tuple[float, float], size: tuple[float, float], **style: Any) -> None:
@@ -89,7 +82,7 @@ def order_of_products(canvas: Canvas) -> Figure:
                 axes.text(x - 3.5, 0, "·", ha="center", va="center", fontsize=16)
         axes.set_title(title)
         axes.set(xlim=(-3, 237), ylim=(-34, 34), aspect="equal")
-        _bare(axes)
+        bare(axes)
     return fig
 
 
@@ -127,7 +120,7 @@ def three_forms(canvas: Canvas) -> Figure:
         axes.set_title(title)
         axes.set(xlim=(-0.2, n + 0.2), ylim=(n + 0.2, -0.2), aspect="equal")
         axes.set_xlabel(canvas.say(zh="键 j", en="key j"))
-        _bare(axes)
+        bare(axes)
     panels[0].set_ylabel(canvas.say(zh="查询 i", en="query i"))
     handles = [
         Patch(color=colors.accents[0], label=canvas.say(zh="显式算出的权重", en="weight made explicitly")),
@@ -156,7 +149,7 @@ def attention_matrices(canvas: Canvas, matrices: dict[str, Any]) -> Figure:
         spread = matrices[f"{name}_spread"]
         axes.set_title(title)
         axes.set_xlabel(canvas.say(zh=f"有效键数 {spread:.1f}", en=f"effective keys {spread:.1f}"))
-        _bare(axes)
+        bare(axes)
     bar = fig.colorbar(image, ax=panels, shrink=0.6, aspect=30)
     bar.set_label(canvas.say(zh="权重", en="weight"))
     return fig

@@ -6,19 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scripts.pipeline.figure import Canvas, figure
+from scripts.pipeline.figure import Canvas, bare, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-def _bare(axes: Axes) -> None:
-    """No ticks, no numbers: what is drawn is a picture, not a plot."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _box(
@@ -37,7 +29,7 @@ def architecture(canvas: Canvas) -> Figure:
     fig, axes = canvas.subplots(size=(7.2, 4.9))
     blue, orange, green, purple = colors.accents[:4]
     axes.set(xlim=(-0.3, 14.3), ylim=(-1.35, 9.3))
-    _bare(axes)
+    bare(axes)
 
     def arrow(start: tuple[float, float], end: tuple[float, float], color: str = colors.muted) -> None:
         axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": color, "linewidth": 1.4})
@@ -129,7 +121,7 @@ def stream_and_scores(canvas: Canvas, ablation: dict[str, Any]) -> Figure:
         at = np.flatnonzero(events == kind)
         top.plot(at, np.full(len(at), height), marker, color=color, markersize=5, label=name)
     top.set_ylim(0, 1.05)
-    _bare(top)
+    bare(top)
     top.set_title(
         canvas.say(
             zh="真值：动作的编号，同色的一对长得一样",

@@ -8,20 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scripts.pipeline.figure import Canvas, figure
+from scripts.pipeline.figure import Canvas, bare, figure
 from snippets.spatial_pyramid_pooling import bin_edges, chained_kernel, paper_window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-def _bare(axes: Axes) -> None:
-    """No ticks, no numbers: what is drawn is a picture, not a plot."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _box(axes: Axes, left: float, top: float, width: float, height: float, **style: Any) -> None:
@@ -105,7 +97,7 @@ def two_meanings(canvas: Canvas) -> Figure:
         axes.set_title(title)
     for axes in panels.flat:
         axes.set_anchor("N")
-        _bare(axes)
+        bare(axes)
     return fig
 
 
@@ -145,7 +137,7 @@ def pyramid_bins(canvas: Canvas, pyramid: dict[str, Any]) -> Figure:
             )
         )
         axes.set(xlim=(-0.3, width + 0.3), ylim=(height + 0.3, -0.3), aspect="equal")
-        _bare(axes)
+        bare(axes)
     for axes, (height, width) in zip(panels[:, 0], _MAPS, strict=True):
         axes.set_ylabel(canvas.say(zh=f"{height}×{width} 特征图", en=f"{height}×{width} map"))
     shared = canvas.say(zh="几块共用的格", en="shared by several bins")
@@ -220,7 +212,7 @@ def three_rules(canvas: Canvas) -> Figure:
             axes.text(size / 2, 0.8, verdict, ha="center", va="top")
             reach = 2.3 if size < 10 else 0.6
             axes.set(xlim=(-reach, size + reach), ylim=(1.6, -1.1))
-            _bare(axes)
+            bare(axes)
         panels[0, column].set_title(
             canvas.say(zh=f"{size} 格分成 {bins} 块", en=f"{size} cells into {bins} bins")
         )
@@ -368,7 +360,7 @@ def branch_view(canvas: Canvas, branches: dict[str, Any]) -> Figure:
         _cells(canvas, axes, size, size)
         axes.set_title(title)
         axes.set(xlim=(-0.3, size + 0.3), ylim=(size + 0.3, -0.3), aspect="equal")
-        _bare(axes)
+        bare(axes)
     handles = []
     for kernel, number in zip(reversed(kernels), range(4), strict=True):
         share = branches[f"share_{kernel}_{size}"]
@@ -563,5 +555,5 @@ def pictures(canvas: Canvas, training: dict[str, Any]) -> Figure:
         axes.axhline(side - 0.5, color=colors.surface, linewidth=3)
         axes.axvline(side - 0.5, color=colors.surface, linewidth=3)
         axes.set_title(title)
-        _bare(axes)
+        bare(axes)
     return fig

@@ -6,21 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scripts.pipeline.figure import Canvas, figure
+from scripts.pipeline.figure import Canvas, bare, figure
 from snippets.transformer import causal_mask, padding_mask
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
-
-
-def _bare(axes: Axes) -> None:
-    """No ticks, no numbers: what is drawn is a picture, not a plot."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _blues(canvas: Canvas) -> LinearSegmentedColormap:
@@ -39,7 +31,14 @@ def _node(axes: Axes, x: float, y: float, text: str, face: str, ink: str) -> Non
 
 
 def _arrow(
-    axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str, width: float
+    axes: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    color: str,
+    width: float,
+    gap: float = 9,
+    head: float = 11,
+    zorder: float = 2,
 ) -> None:
     axes.annotate(
         "",
@@ -49,11 +48,11 @@ def _arrow(
             "arrowstyle": "-|>",
             "color": color,
             "linewidth": width,
-            "shrinkA": 9,
-            "shrinkB": 9,
-            "mutation_scale": 11,
+            "shrinkA": gap,
+            "shrinkB": gap,
+            "mutation_scale": head,
         },
-        zorder=2,
+        zorder=zorder,
     )
 
 
@@ -86,7 +85,7 @@ def paths(canvas: Canvas) -> Figure:
             )
         axes.set_title(title)
         axes.set(xlim=(-0.4, count - 0.6), ylim=(-0.35, 1.35))
-        _bare(axes)
+        bare(axes)
     for i in range(count):
         on = i == 0
         _arrow(panels[0], (i, 0), (i, 1), hot if on else colors.muted, 2 if on else 1)
@@ -203,26 +202,14 @@ def architecture(canvas: Canvas) -> Figure:
         va="center",
     )
     axes.set(xlim=(-1.95, 5.2), ylim=(-0.4, 8.2))
-    _bare(axes)
+    bare(axes)
     return fig
 
 
 def _link(
     axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str, width: float = 1.1
 ) -> None:
-    axes.annotate(
-        "",
-        end,
-        start,
-        arrowprops={
-            "arrowstyle": "-|>",
-            "color": color,
-            "linewidth": width,
-            "shrinkA": 0,
-            "shrinkB": 0,
-            "mutation_scale": 9,
-        },
-    )
+    _arrow(axes, start, end, color, width, gap=0, head=9, zorder=3)
 
 
 @figure

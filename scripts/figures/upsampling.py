@@ -6,19 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scripts.pipeline.figure import Canvas, figure
+from scripts.pipeline.figure import Canvas, bare, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-def _bare(axes: Axes) -> None:
-    """No ticks, no frame: what is drawn is a picture, not a plot."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _method_names(canvas: Canvas) -> dict[str, str]:
@@ -88,7 +80,7 @@ def sampling_grids(canvas: Canvas, coordinates: dict[str, Any]) -> Figure:
             -0.85, 0.25, canvas.say(zh="输出", en="output"), ha="right", va="center", color=colors.accents[1]
         )
         axes.set(xlim=(-1.4, n - 0.3), ylim=(-0.5, 1.95), title=title)
-        _bare(axes)
+        bare(axes)
     return fig
 
 
@@ -136,7 +128,7 @@ def image_methods(canvas: Canvas, methods: dict[str, Any]) -> Figure:
         axes = panels[row, column]
         axes.imshow(image, cmap="gray", vmin=0, vmax=1)
         axes.set_title(label)
-        _bare(axes)
+        bare(axes)
         axes = panels[row + 1, column]
         if number == 0:
             axes.imshow(below, cmap="gray", vmin=0, vmax=1)
@@ -145,7 +137,7 @@ def image_methods(canvas: Canvas, methods: dict[str, Any]) -> Figure:
         else:
             axes.imshow(below, cmap=canvas.diverging, vmin=-0.4, vmax=0.4)
             axes.set_xlabel(canvas.say(zh="差", en="difference"))
-        _bare(axes)
+        bare(axes)
     return fig
 
 
@@ -171,7 +163,7 @@ def _number_grid(
         if zeros or value:
             axes.text(column, row, f"{value:g}", ha="center", va="center", fontsize=size)
     axes.set(xlim=(-0.6, width - 0.4), ylim=(height - 0.4, -0.6), aspect="equal")
-    _bare(axes)
+    bare(axes)
 
 
 @figure
@@ -228,7 +220,7 @@ def scatter_steps(canvas: Canvas, scatter: dict[str, Any]) -> Figure:
     for height, (color, style, text) in zip((0.75, 0.25), lines, strict=True):
         note.plot([0, 0.12], [height, height], color=color, linestyle=style, linewidth=2.4)
         note.text(0.17, height, text, va="center", fontsize=9)
-    _bare(note)
+    bare(note)
     return fig
 
 
@@ -244,12 +236,12 @@ def overlap_maps(canvas: Canvas, checkerboard: dict[str, Any]) -> Figure:
         axes.set_title(
             canvas.say(zh=f"k={k}，s={s}\n内部重叠 {inside} 次", en=f"k={k}, s={s}\noverlap inside: {inside}")
         )
-        _bare(axes)
+        bare(axes)
         axes = panels[1, column]
         axes.imshow(gradient, cmap=canvas.sequential, vmin=0)
         spread = checkerboard[f"gradient_{k}_{s}"]
         axes.set_title(canvas.say(zh=f"梯度，起伏 {spread:.0%}", en=f"gradient, uneven by {spread:.0%}"))
-        _bare(axes)
+        bare(axes)
     return fig
 
 
@@ -292,7 +284,7 @@ def shuffle_orders(canvas: Canvas, shuffle: dict[str, Any]) -> Figure:
     panels["strip"].set_title(
         canvas.say(zh="八个输入通道，每个 2×2 像素", en="eight input channels of 2×2 pixels")
     )
-    _bare(panels["strip"])
+    bare(panels["strip"])
     names = {
         "c": canvas.say(zh="PixelShuffle（CRD）", en="PixelShuffle (CRD)"),
         "d": canvas.say(zh="depth_to_space（DCR）", en="depth_to_space (DCR)"),
@@ -306,7 +298,7 @@ def shuffle_orders(canvas: Canvas, shuffle: dict[str, Any]) -> Figure:
             axes.set_title(
                 canvas.say(zh=f"{names[key]}，输出通道 {number}", en=f"{names[key]}, output channel {number}")
             )
-            _bare(axes)
+            bare(axes)
     return fig
 
 
@@ -398,7 +390,7 @@ def super_resolved(canvas: Canvas, training: dict[str, Any]) -> Figure:
     for axes, (label, image) in zip(panels.flat, pictures, strict=True):
         axes.imshow(image, cmap="gray", vmin=0, vmax=1)
         axes.set_title(label)
-        _bare(axes)
+        bare(axes)
     return fig
 
 
@@ -419,5 +411,5 @@ def gray_answers(canvas: Canvas, training: dict[str, Any]) -> Figure:
             axes.set_xlabel(f"{when}: ±{limit}" if canvas.language == "en" else f"{when}：±{limit}")
             if place == 0:
                 axes.set_title(label)
-            _bare(axes)
+            bare(axes)
     return fig
