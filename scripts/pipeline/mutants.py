@@ -7,7 +7,6 @@ entry counts only while the snippet and its tests are those it was made with.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 from collections import Counter
@@ -20,7 +19,7 @@ import yaml
 from scripts.pipeline import evidence, mutation
 from scripts.pipeline.paths import TESTS, ContentError, relative, topics, writing
 from scripts.pipeline.snippet import Snippet
-from scripts.pipeline.source import all_snippets, closure, snippets_of
+from scripts.pipeline.source import all_snippets, behaviour, closure, snippets_of
 from scripts.pipeline.words import line_of
 
 RECORD = TESTS / "mutants.json"
@@ -57,17 +56,13 @@ def code_hash(snippet: Snippet) -> str:
 
 
 def tests_hash(topic: str) -> str:
-    """Of what the topic's tests do: comments and layout do not count."""
+    """Of what the topic's tests do: comments, docstrings and layout do not count."""
     return _behaviour_hash(evidence.test_file(topic).read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=64)  # every snippet of a topic asks for it, on every page that lists them
+@lru_cache(maxsize=1024)  # every page that lists snippets asks for theirs and their tests'
 def _behaviour_hash(text: str) -> str:
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
-            node.body[0] = ast.Pass()
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    return hashlib.sha256(behaviour(text).encode()).hexdigest()[:16]
 
 
 def caught(entry: Entry) -> int:

@@ -164,11 +164,16 @@ def behaviour_hash(start: Iterable[Symbol], *extra: object) -> str:
 
 @lru_cache(maxsize=2048)
 def _without_docstrings(node: ast.stmt) -> str:
-    copy = ast.parse(ast.unparse(node))
-    for inner in ast.walk(copy):
-        if isinstance(inner, DOCUMENTED) and ast.get_docstring(inner, clean=False) is not None:
-            inner.body = inner.body[1:] or [ast.Pass()]
-    return ast.dump(copy)
+    return behaviour(ast.unparse(node))
+
+
+def behaviour(text: str) -> str:
+    """The syntax tree of a source, without the docstrings of its functions and classes."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)
 
 
 def stand_alone(module: Module, names: Iterable[str]) -> str:
