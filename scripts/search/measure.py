@@ -133,6 +133,14 @@ DRAWN = """async (text) => {
 }"""
 
 
+def opened(context: Any, root: str, language: str) -> tuple[Any, Any]:
+    """A language's home page that notes when keys are pressed, and the session for typing Chinese into it."""
+    page = context.new_page()
+    page.add_init_script(TIMES)
+    page.goto(f"{root}{language}/")
+    return page, context.new_cdp_session(page)
+
+
 def type_text(page: Any, session: Any, text: str) -> None:
     """Latin letters key by key; Chinese as an input method composes and commits it."""
     for run in re.findall(r"[ -~]+|[^ -~]+", text):
@@ -150,10 +158,7 @@ def type_text(page: Any, session: Any, text: str) -> None:
 def ask_ours(context: Any, root: str, wanted: list[Query]) -> Iterator[Answer]:
     """Type each query into the site's own box, on one page of its language."""
     for language in LANGUAGES:
-        page = context.new_page()
-        page.add_init_script(TIMES)
-        page.goto(f"{root}{language}/")
-        session = context.new_cdp_session(page)
+        page, session = opened(context, root, language)
         page.evaluate(
             """() => {
               const root = document.querySelector("[data-search]");
@@ -174,10 +179,7 @@ def ask_ours(context: Any, root: str, wanted: list[Query]) -> Iterator[Answer]:
 def ask_material(context: Any, root: str, wanted: list[Query]) -> Iterator[Answer]:
     """Type each query into the theme's own box. A result offers its page and the first section under it."""
     for language in LANGUAGES:
-        page = context.new_page()
-        page.add_init_script(TIMES)
-        page.goto(f"{root}{language}/")
-        session = context.new_cdp_session(page)
+        page, session = opened(context, root, language)
         page.keyboard.press("/")
         page.wait_for_timeout(1500)
         page.evaluate(

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import functools
 import gzip
 import hashlib
-import http.server
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from scripts.pipeline.browser import Host, served
 from scripts.pipeline.paths import LANGUAGES, topics
 from scripts.search import measure, report
-from tests.conftest import _Quiet
 
 pytestmark = pytest.mark.browser
 
@@ -442,16 +439,13 @@ def strict_url(site: Path) -> Iterator[str]:
         )
     )
 
-    class Strict(_Quiet):
+    class Strict(Host):
         def end_headers(self) -> None:
             self.send_header("Content-Security-Policy", policy)
             super().end_headers()
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Strict, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    with served(site, Strict) as url:
+        yield url
 
 
 def test_it_works_under_a_strict_policy(page, strict_url):
