@@ -307,8 +307,9 @@ def performer_attention(
 
     `linear_attention` with `positive_feature_map`, eps = 0 and features that cannot
     overflow: the largest value of each feature over the keys moves to the queries, and
-    the largest of each query is divided out. Without `causal`, the normalizer is then at
-    least 1. With it, rows whose keys are e^80 times weaker than later ones become NaN.
+    the largest of each query is divided out. Without `causal`, the normalizer is then
+    at least 1; with it, rows whose keys are e^80 times weaker than later ones become
+    NaN.
     q (B, H, N, D), k (B, H, M, D), v (B, H, M, V), projection (count, D); gives
     (B, H, N, V). Raises ValueError for other shapes or dtypes, or no key.
     Source: Choromanski et al. 2021, section 2.
@@ -386,7 +387,9 @@ class LinearAttention(nn.Module):
         self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if not self.causal:
-            raise ValueError("only a causal layer can go step by step, got causal=False")
+            raise ValueError(
+                "only a causal layer can go step by step, got causal=False"
+            )
         q, k, v = self._heads(x)
         out, state = recurrent_linear_attention(q, k, v, self.feature_map, state)
         return self._merge(out), state
@@ -474,7 +477,8 @@ def second_order_feature_map(x: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> q, k = torch.tensor([1.0, 2.0, 0.0, 1.0]), torch.tensor([0.5, 1.0, 3.0, 0.5])
+        >>> q = torch.tensor([1.0, 2.0, 0.0, 1.0])
+        >>> k = torch.tensor([0.5, 1.0, 3.0, 0.5])
         >>> second_order_feature_map(q) @ second_order_feature_map(k)  # s = 1.5
         tensor(3.6250)
     """

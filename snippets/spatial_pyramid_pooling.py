@@ -176,7 +176,7 @@ def _check_same_size(
 
 
 class SPPBlock(nn.Module):
-    """The SPP of YOLOv3-SPP and YOLOv4: max-pools side by side, *of the map's own size*.
+    """The SPP of YOLOv3-SPP and YOLOv4: max-pools side by side, *of the map's size*.
 
     A 1x1 convolution halves the channels to in_channels // 2; they and their max-pools
     of each kernel size, stride 1, are concatenated and mixed by a 1x1 convolution.
@@ -347,8 +347,9 @@ def window_to_cells(box: Sequence[float], stride: int) -> tuple[int, int, int, i
     """Cells of the feature map whose centers lie strictly inside a window of the image.
 
     box: left, top, right, bottom in pixels; cell i is centered at pixel i * stride.
-    Gives left, top, right, bottom in cells, right and bottom exclusive: floor(x / S) + 1
-    to ceil(x / S). A window without a center gets the cell nearest to its middle.
+    Gives left, top, right, bottom in cells, right and bottom exclusive: from
+    floor(x / S) + 1 to ceil(x / S). A window without a center gets the cell nearest to
+    its middle.
     Raises ValueError if the box is empty or stride is below 1.
     Source: He et al. 2015, appendix A, for a network padded by floor(p / 2).
 

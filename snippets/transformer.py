@@ -461,11 +461,10 @@ class DecoderLayer(nn.Module):
 class Transformer(nn.Module):
     """Encoder and decoder around one embedding, which is also the output layer.
 
-    forward(source (B, S), target (B, T), source_mask (B, S) or None) gives logits
-    (B, T, vocab_size); logits t come from target tokens 0 to t. source_mask is True for
-    tokens, False for padding. With norm_first, each stack ends in one more layer norm.
-    Raises ValueError for an odd dim or one below 2, or if heads does not divide it.
-    Source: Vaswani et al. 2017, section 3; embedding shared and scaled: section 3.4.
+    forward(source (B, S), target (B, T), source_mask (B, S), True for tokens, or None)
+    gives logits (B, T, vocab_size), those at t from target tokens 0 to t. With
+    norm_first, each stack ends in one more layer norm. Raises ValueError for a dim that
+    is odd, below 2 or not divided by heads. Source: Vaswani et al. 2017, section 3.
 
     Example:
         >>> import torch
@@ -476,18 +475,11 @@ class Transformer(nn.Module):
     """
 
     def __init__(
-        self,
-        vocab_size: int,
-        dim: int,
-        heads: int,
-        layers: int,
-        hidden_dim: int,
-        norm_first: bool = False,
-        dropout: float = 0.0,
+        self, vocab_size: int, dim: int, heads: int, layers: int, hidden_dim: int,
+        norm_first: bool = False, dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if dim < 2 or dim % 2:
-            raise ValueError(f"dim must be even and at least 2, got {dim}")
+        sinusoidal_positions(0, dim)  # refuses an odd dim, now rather than in use
         self.embedding = nn.Embedding(vocab_size, dim)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
         sizes = (dim, heads, hidden_dim, norm_first, dropout)
@@ -499,9 +491,8 @@ class Transformer(nn.Module):
 
     def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
         x = self.embedding(tokens) * math.sqrt(self.embedding.embedding_dim)
-        length, dim = x.shape[-2:]  # (B, L, dim)
-        x = x + sinusoidal_positions(length, dim, start).to(x)
-        embedded: Tensor = self.dropout(x)
+        codes = sinusoidal_positions(tokens.shape[-1], x.shape[-1], start).to(x)
+        embedded: Tensor = self.dropout(x + codes)
         return embedded
 
     def encode(self, source: Tensor, source_mask: Tensor | None = None) -> Tensor:
@@ -513,10 +504,7 @@ class Transformer(nn.Module):
         return memory
 
     def decode(
-        self,
-        target: Tensor,
-        memory: Tensor,
-        source_mask: Tensor | None = None,
+        self, target: Tensor, memory: Tensor, source_mask: Tensor | None = None,
         caches: Sequence[KeyValueCache] | None = None,
     ) -> Tensor:
         past = len(caches[0]) if caches else 0

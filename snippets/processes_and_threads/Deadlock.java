@@ -11,15 +11,14 @@ import java.util.concurrent.TimeUnit;
  * <p>Usage: java Deadlock
  */
 public final class Deadlock {
-    private static final Object FORK = new Object();
-    private static final Object KNIFE = new Object();
-
     private Deadlock() { }
 
     public static void main(String[] args) throws InterruptedException {
+        Object fork = new Object();
+        Object knife = new Object();
         CountDownLatch meeting = new CountDownLatch(2);
-        eating("Alice", FORK, KNIFE, meeting);
-        eating("Bob", KNIFE, FORK, meeting);
+        eating("Alice", fork, knife, meeting);
+        eating("Bob", knife, fork, meeting);
         ThreadMXBean threads = ManagementFactory.getThreadMXBean();
         long[] stuck = threads.findDeadlockedThreads();
         while (stuck == null) {
@@ -31,8 +30,7 @@ public final class Deadlock {
             System.out.printf("%s waits for a lock that %s holds%n",
                     thread.getThreadName(), thread.getLockOwnerName());
         }
-
-        Object first = new Object();  // new things: the old ones stay taken
+        Object first = new Object();  // new things: fork and knife stay taken
         Object second = new Object();
         meeting = new CountDownLatch(2);
         Thread carol = eating("Carol", first, second, meeting);
