@@ -136,6 +136,38 @@ def test_amdahl_bounds_are_harmonic_means(key: str, serial: float) -> None:
     assert curve[-1] < 1 / serial
 
 
+def totals(threads: int, times: int) -> set[int]:
+    """What a counter can come to hold, over all orders of the threads' reads and writes."""
+    State = tuple[int, tuple[tuple[int, int | None], ...]]  # the counter; steps left and number read
+    start: State = (0, ((times, None),) * threads)
+    seen, waiting, ends = {start}, [start], set()
+    while waiting:
+        count, each = waiting.pop()
+        if all(left == 0 for left, _ in each):
+            ends.add(count)
+        for i, (left, held) in enumerate(each):
+            if left:
+                step = (left, count) if held is None else (left - 1, None)
+                after: State = (
+                    count if held is None else held + 1,
+                    tuple(sorted((*each[:i], step, *each[i + 1 :]), key=str)),
+                )
+                if after not in seen:
+                    seen.add(after)
+                    waiting.append(after)
+    return ends
+
+
+@pytest.mark.parametrize(("threads", "times"), [(2, 2), (2, 5), (3, 2), (3, 3)])
+def test_unguarded_totals_reach_from_two_to_the_right_one(threads: int, times: int) -> None:
+    assert totals(threads, times) == set(range(2, threads * times + 1))
+
+
+def test_bounds_of_a_single_thread_or_a_single_addition_are_others() -> None:
+    assert totals(1, 4) == {4}
+    assert totals(3, 1) == {1, 2, 3}
+
+
 def test_every_experiment_is_run_here() -> None:
     with open(__file__, encoding="utf-8") as file:
         text = file.read()

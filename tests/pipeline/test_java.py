@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +114,34 @@ def test_a_planted_bug_that_no_test_notices_is_told(jdk):
     survivor = {"change": "- a\n+ b", "reason": "", "outcome": "noticed by no test"}
     planted = {**record["mutants"], "survivors": [survivor]}
     assert "noticed by no test" in evidence._gap(snippet, {**record, "mutants": planted})
+
+
+def test_planted_bugs_are_tried_one_by_one(jdk, project: Project, tmp_path: Path):
+    jdk(17)
+    tests = f"tests/snippets/test_{TOPIC}.py"
+    project.edit(
+        tests,
+        '("worker.start();\\n        worker.join();", "worker.run();\\n        worker.join();"),',
+        '("// an ordinary call", "// harmless"), ("worker.run();", "worker.walk();"), ("worker", "sloth"),',
+    )
+    names = [snippet.name for snippet in snippets_of(TOPIC)]
+    noticing = f"{tests}::test_run_is_a_call_and_start_a_thread"
+    plan, result = tmp_path / "plan.json", tmp_path / "result.json"
+    chosen = {name: [noticing] if name == "StartNotRun" else [] for name in names}
+    plan.write_text(json.dumps({"topic": TOPIC, "snippets": chosen, "result": str(result)}), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", tests, f"--hollow={plan}", "-p", "no:cacheprovider", "-q"]
+    subprocess.run(
+        command, cwd=project.root, env=project.environment(), capture_output=True, check=True, timeout=200
+    )
+    found = json.loads(result.read_text(encoding="utf-8"))
+    assert found["vacuous"] == []
+    (name, planted), *others = found["planted"].items()
+    assert (name, others) == ("StartNotRun", [])
+    outcomes = [(survivor["change"][:8], survivor["outcome"]) for survivor in planted["survivors"]]
+    assert outcomes[0] == ("- // an ", "noticed by no test")
+    assert "javac: error: cannot find symbol" in outcomes[1][1]
+    assert "times" in outcomes[2][1]
+    assert (planted["mutants"], planted["killed"], len(planted["caught"])) == (5, 2, 2)
 
 
 def test_a_java_file_on_no_page_is_an_orphan(project: Project):
