@@ -22,6 +22,7 @@ class PageExtension(BlocksExtension):
             snippets.SnippetBlock,
             results.FigureBlock,
             results.TableBlock,
+            results.OutputBlock,
             listings.EvidenceBlock,
             listings.CatalogueBlock,
             listings.GlossaryBlock,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
-import http.server
+import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
 from importlib import metadata
@@ -19,12 +16,11 @@ from typing import Any
 
 import click
 
+from scripts.pipeline.browser import CHROMIUM, FLAGS, served
 from scripts.pipeline.paths import BUILD, CONFIGS, LANGUAGES, SCRIPTS, SITE, ContentError
 from scripts.search import measure, report
 
 BENCH = BUILD / "bench"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
 def run() -> None:
@@ -108,27 +104,8 @@ def fetched(browser: Any, root: str, ask: Callable[..., Iterator[measure.Answer]
     return {"before": before / 1000, "bytes": total / 1000}
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *arguments: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def with_material() -> Path:
     """The same pages with the theme's own search, as it comes."""
-    import os
-
     from mkdocs.commands.build import build
     from mkdocs.config import load_config
 

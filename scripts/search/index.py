@@ -8,8 +8,8 @@ small however long the articles are.
 from __future__ import annotations
 
 import json
-import math
 import re
+from bisect import bisect
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -25,18 +25,19 @@ from scripts.search.records import Found, Record, read
 from scripts.search.words import HAN, STOP, counted, segmenter, squeezed, words
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
-LEVELS = 6  # a word's count on a page is kept as its power of two, from once to 32 times and more
+LEVELS = ("", "+", "*")  # how often a word stands on a page: once, less than eight times, more often
 
 
 def write(site: Path, language: str) -> None:
-    """Write `search/` of one built language: the index, each page's texts, the table of pinyin."""
+    """Write `search/` of one built language: the index, each page's texts; the Chinese one has the characters too."""
     found = read(site, language)
     folder = site / "search"
     for old in folder.glob("text-*.js"):
         old.unlink()
     index = build(found, language)
     writing(folder / "index.js", script(index))
-    writing(folder / "pinyin.js", script({"pinyin": pinyin_table(index["words"])}))
+    if language == "zh":
+        writing(folder / "characters.js", script(characters(index["words"])))
     for number, page in enumerate(found):
         writing(folder / f"text-{number}.js", script(texts(page, number, language)))
 
@@ -62,7 +63,6 @@ def build(found: list[Found], language: str, cut: jieba.Tokenizer | None = None)
     vocabulary = sorted(set().union(*counts))
     articles = {page.topic: number for number, page in enumerate(found) if page.article}
     homes = {term.id: articles[term.topic] for term in glossary().values() if term.topic in articles}
-    characters = set(re.findall(f"[{HAN}]", "".join(vocabulary)))
     return {
         "language": language,
         "pages": [
@@ -77,35 +77,48 @@ def build(found: list[Found], language: str, cut: jieba.Tokenizer | None = None)
         "words": front_coded(vocabulary),
         "places": ",".join(
             "".join(
-                DIGITS[page] + DIGITS[level(count[word])]
+                DIGITS[page] + LEVELS[level(count[word])]
                 for page, count in enumerate(counts)
                 if word in count
             )
             for word in vocabulary
         ),
-        "simplified": simplified_table(characters),
     }
 
 
 def _entry(record: Record, homes: dict[str, int]) -> list[Any]:
-    """Kind, id, title, other names, and the article a term belongs to; what is empty at the end is left out."""
+    """Kind, id, title, other names, loose names, a term's article; what is empty at the end is left out.
+
+    `#id` among the names stands for all names of that term.
+    """
     known = {squeezed(record.title)}
-    names = []
-    for name in record.names:
-        if (key := squeezed(simplified(name))) not in known:
-            known.add(key)
-            names.append(name)
-    entry: list[Any] = [record.kind, record.id, record.title, names, homes.get(record.id, "")]
+    entry: list[Any] = [record.kind, record.id, record.title]
+    for given in (record.names, record.loose):
+        names = []
+        if record.kind != "t":
+            keys = {squeezed(name) for name in given}
+            whole = [t for t in glossary().values() if keys and {squeezed(word) for word in t.words} <= keys]
+            names = [f"#{term.id}" for term in whole]
+            known |= {squeezed(simplified(word)) for term in whole for word in term.words}
+        for name in given:
+            if (key := squeezed(simplified(name))) not in known:
+                known.add(key)
+                names.append(name)
+        entry.append(names)
+    entry.append(homes.get(record.id, "") if record.kind == "t" else "")
     while entry[-1] in ("", []):
         entry.pop()
     return entry
 
 
 def site_names(found: list[Found]) -> Iterable[str]:
-    """Words that must not be cut: titles, aliases, terms."""
+    """Words that must not be cut: titles, aliases, terms, headings of one word."""
     for page in found:
         if page.article:
-            yield from (page.title, *page.records[0].names)
+            yield from (page.title, *page.records[0].names, *page.records[0].loose)
+            yield from (
+                r.title for r in page.records if r.kind in "234" and re.fullmatch(f"[{HAN}]{{2,3}}", r.title)
+            )
     for term in glossary().values():
         yield from term.words
 
@@ -124,7 +137,7 @@ def page_words(found: list[Found], cut: jieba.Tokenizer) -> list[dict[str, int]]
                 *(
                     t
                     for record in page.records
-                    for t in (record.title, record.text, record.hidden, *record.names)
+                    for t in (record.title, record.text, record.hidden, *record.names, *record.loose)
                 ),
                 terms.get(page.topic, "") if page.article else "",
             ]
@@ -135,7 +148,7 @@ def page_words(found: list[Found], cut: jieba.Tokenizer) -> list[dict[str, int]]
 
 
 def level(count: int) -> int:
-    return min(LEVELS - 1, int(math.log2(count)))
+    return bisect([2, 8], count)
 
 
 def front_coded(vocabulary: list[str]) -> str:
@@ -160,6 +173,12 @@ def simplified(text: str) -> str:
     return str(_converter().convert(text)) if re.search(f"[{HAN}]", text) else text
 
 
+def characters(site_words: str) -> dict[str, str]:
+    """What is needed when a query has an unknown word: how characters sound, and their simplified forms."""
+    known = set(re.findall(f"[{HAN}]", site_words))
+    return {"pinyin": pinyin_table(known), "simplified": simplified_table(known)}
+
+
 def simplified_table(known: set[str]) -> str:
     """Pairs of a traditional character and the simplified one that occurs on the site."""
     traditional = [chr(code) for code in range(0x4E00, 0xA000)]
@@ -169,12 +188,11 @@ def simplified_table(known: set[str]) -> str:
     )
 
 
-def pinyin_table(site_words: str) -> str:
+def pinyin_table(known: set[str]) -> str:
     """Syllables with their characters, `ji机积…`: the common ones, and all that occur on the site."""
     common = bytes(b for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) for b in (high, low))
-    characters = set(common.decode("gb2312", errors="ignore")) | set(re.findall(f"[{HAN}]", site_words))
     syllables: dict[str, list[str]] = {}
-    for character in sorted(characters):
+    for character in sorted(known | set(common.decode("gb2312", errors="ignore"))):
         reading = pypinyin.lazy_pinyin(character)[0]
         if re.fullmatch("[a-z]+", reading):
             syllables.setdefault(reading, []).append(character)

@@ -17,33 +17,38 @@ QUERIES = TESTS / "search" / "queries.yml"
 NOTHING = "nothing"
 
 
+Place = tuple[str, str]  # a page's name, and a section's id or `top`
+
+
 class Query(NamedTuple):
     text: str
     language: str
     kind: str
     page: str
-    sections: tuple[str, ...]
+    places: frozenset[Place]  # where the first result may lead
 
 
 def queries() -> list[Query]:
     """The query set, in the order of the file."""
-    found = []
-    for page, entries in yaml.safe_load(QUERIES.read_text(encoding="utf-8")).items():
-        for entry in entries:
-            language = next(la for la in LANGUAGES if la in entry)
-            found.append(
-                Query(
-                    str(entry[language]),
-                    language,
-                    entry.get("kind", NOTHING),
-                    page,
-                    tuple(entry.get("in", ())),
-                )
-            )
-    return found
+    return [
+        Query(
+            str(entry[language]),
+            language,
+            entry.get("kind", NOTHING),
+            page,
+            frozenset(_place_in(page, where) for where in entry.get("in", ())),
+        )
+        for page, entries in yaml.safe_load(QUERIES.read_text(encoding="utf-8")).items()
+        for entry in entries
+        for language in LANGUAGES
+        if language in entry
+    ]
 
 
-Place = tuple[str, str]  # a page's name, and a section's id or `top`
+def _place_in(page: str, where: str) -> Place:
+    """`section` on the page, or `page#section` on another."""
+    other, mark, section = where.rpartition("#")
+    return (other if mark else page), section
 
 
 def place(url: str) -> Place:
@@ -63,13 +68,12 @@ class Answer:
 
     def rank(self, section: bool) -> int | None:
         """The first rank, from 1, that leads to the right page, or to the right section of it."""
-        query = self.query
-        if query.page == NOTHING:
+        if self.query.page == NOTHING:
             return None if self.ranks else 1
+        right = self.query.places if section else {page for page, _ in self.query.places}
         for number, places in enumerate(self.ranks, 1):
-            for page, part in places:
-                if page == query.page and (not section or part in query.sections):
-                    return number
+            if any((place if section else place[0]) in right for place in places):
+                return number
         return None
 
 
@@ -129,6 +133,14 @@ DRAWN = """async (text) => {
 }"""
 
 
+def opened(context: Any, root: str, language: str) -> tuple[Any, Any]:
+    """A language's home page that notes when keys are pressed, and the session for typing Chinese into it."""
+    page = context.new_page()
+    page.add_init_script(TIMES)
+    page.goto(f"{root}{language}/")
+    return page, context.new_cdp_session(page)
+
+
 def type_text(page: Any, session: Any, text: str) -> None:
     """Latin letters key by key; Chinese as an input method composes and commits it."""
     for run in re.findall(r"[ -~]+|[^ -~]+", text):
@@ -146,10 +158,7 @@ def type_text(page: Any, session: Any, text: str) -> None:
 def ask_ours(context: Any, root: str, wanted: list[Query]) -> Iterator[Answer]:
     """Type each query into the site's own box, on one page of its language."""
     for language in LANGUAGES:
-        page = context.new_page()
-        page.add_init_script(TIMES)
-        page.goto(f"{root}{language}/")
-        session = context.new_cdp_session(page)
+        page, session = opened(context, root, language)
         page.evaluate(
             """() => {
               const root = document.querySelector("[data-search]");
@@ -170,10 +179,7 @@ def ask_ours(context: Any, root: str, wanted: list[Query]) -> Iterator[Answer]:
 def ask_material(context: Any, root: str, wanted: list[Query]) -> Iterator[Answer]:
     """Type each query into the theme's own box. A result offers its page and the first section under it."""
     for language in LANGUAGES:
-        page = context.new_page()
-        page.add_init_script(TIMES)
-        page.goto(f"{root}{language}/")
-        session = context.new_cdp_session(page)
+        page, session = opened(context, root, language)
         page.keyboard.press("/")
         page.wait_for_timeout(1500)
         page.evaluate(

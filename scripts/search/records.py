@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import builtins
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +12,6 @@ from lxml import html
 from scripts.pipeline import notebook
 from scripts.pipeline.pages import Page, pages, summaries
 from scripts.pipeline.paths import LANGUAGES, topics
-from scripts.pipeline.source import Snippet, find_snippet
 from scripts.pipeline.words import glossary
 from scripts.search.words import STOP, normal, squeezed, stem
 
@@ -23,6 +20,10 @@ LEFT_OUT = {
     "snippet", "proof", "evidence", "headerlink", "formula-display", "drawn-images", "topic-cards", "totals",
     "catalogue", "glossary", "caption-number", "notebook", "search",
 }  # fmt: skip
+# Sections that speak of something else than they are called.
+ASIDE = re.compile("mistake|exercise")
+# Pygments' short names of plain names, functions, classes and attributes.
+NAMES = {"n", "nf", "nc", "na"}
 BLOCKS = {
     "p",
     "li",
@@ -52,6 +53,7 @@ class Record:
     id: str
     title: str
     names: list[str] = field(default_factory=list)  # what else it is called
+    loose: list[str] = field(default_factory=list)  # names of what is in it, of no part in particular
     text: str = ""  # what is shown of it, a sentence at a time
     hidden: str = ""  # found, not shown: the heading in the other language, names used in code
 
@@ -81,7 +83,7 @@ def _page(site: Path, page: Page) -> Found:
     titles = {section.id: plain(section.title) for section in other.sections if section.id}
     aliases = page.meta.get("aliases") or {}
     names = [alias for language in LANGUAGES for alias in aliases.get(language) or []]
-    first = Record("1", "", page.title, [*names, other.title], str(page.meta.get("description", "")))
+    first = Record("1", "", page.title, [*names, other.title], text=str(page.meta.get("description", "")))
     records = [first]
     article = html.parse(str(site / page.url / "index.html")).find(".//article")
     for record in _sections(article, page.language):
@@ -92,61 +94,84 @@ def _page(site: Path, page: Page) -> Found:
             records.append(record)
     if page.name == "glossary":
         records += [
-            Record("t", term.id, term.names[page.language], term.words, term.definitions[page.language])
+            Record("t", term.id, term.names[page.language], term.words, text=term.definitions[page.language])
             for term in glossary().values()
         ]
     if page.topic:
-        hand_down(records, page.topic)
+        first.hidden = str(page.meta.get("paper", ""))
+        hand_down(records, page.topic, introduced(article))
     return Found(page.name, page.url, page.title, records, page.topic is not None, page.topic)
 
 
-def hand_down(records: list[Record], topic: str) -> None:
-    """Give a page's other names, and all names of its terms, to the section whose heading bears one of them.
+def introduced(article: html.HtmlElement) -> dict[str, str]:
+    """The section of each term's link: by our rule its first use, which is where it is explained."""
+    found: dict[str, str] = {}
+    here = ""
+    for element in article.iter("h2", "h3", "h4", "a"):
+        if element.tag != "a":
+            here = element.get("id") or here
+        elif term := re.search("glossary/#(.+)", element.get("href") or ""):
+            found.setdefault(term[1], here)
+    return found
 
-    What is left stays with the page: as its names if they are like its title, else as words it is found by.
+
+def hand_down(records: list[Record], topic: str, introduced: dict[str, str]) -> None:
+    """Give a page's other names, and all names of its terms, to the part of the page they belong to.
+
+    That is the section or snippet that bears one of them, else the section that introduces the term. What is
+    left stays with the page: as its names if they are like its title, else as names of what is in it.
     """
     page = records[0]
-    terms = [term.words for term in glossary().values() if term.topic == topic]
+    mine = [term for term in glossary().values() if term.topic == topic]
+    terms = [term.words for term in mine]
     own = {squeezed(name) for name in (page.title, page.names[-1])}
     own |= {squeezed(word) for words in terms if own & set(map(squeezed, words)) for word in words}
-    for names in [[name] for name in page.names] + terms:
+    at = {record.id: record for record in records if record.kind in "234" and record.id != "tldr"}
+    groups = [(term.words, at.get(introduced.get(term.id, ""))) for term in mine]
+    for names, home in [*groups, *(([name], None) for name in page.names)]:
         keys = {squeezed(name) for name in names}
-        if not keys & own and (section := _bearing(names, records)):
-            section.names += [name for name in names if name not in section.names]
+        if not keys & own and (place := _bearing(names, records) or home):
+            place.names += [name for name in names if name not in place.names]
             page.names = [name for name in page.names if name not in names]
-    like = [name for name in page.names if squeezed(name) in own or alike(name, page.title)]
-    page.hidden = "; ".join(name for name in page.names if name not in like)
-    page.names = like
+    page.loose = [name for name in page.names if squeezed(name) not in own and not alike(name, page.title)]
+    page.names = [name for name in page.names if name not in page.loose]
+
+
+def _bearing(names: list[str], records: list[Record]) -> Record | None:
+    """The section or snippet that is called by one of the names, or nearly so."""
+    sections = [record for record in records if record.kind in "234" and not ASIDE.match(record.id)]
+    bags, keys = {_bag(name) for name in names}, {squeezed(name) for name in names}
+    for record in sections:
+        if bags & {_bag(heading) for heading in _headings(record)}:
+            return record
+    for record in records:
+        if record.kind == "c" and squeezed(record.title) in keys:
+            return record
+    others = {squeezed(word) for term in glossary().values() for word in term.words} - keys
+    for fits in (_frames, lambda key, heading: _frames(heading, key)):
+        for record in sections:
+            headings = {squeezed(heading) for heading in _headings(record)}
+            # 虚拟线程 ends with 线程, but is a term of its own.
+            if not headings & others and any(fits(key, heading) for key in keys for heading in headings):
+                return record
+    return None
+
+
+def _headings(record: Record) -> tuple[str, str, str]:
+    """A heading in both languages, and its id."""
+    return record.title, record.hidden, record.id
 
 
 def _bag(text: str) -> frozenset[str]:
     """The words of an English name in any order: "mean IoU" and "IoU and its mean"."""
     found = frozenset(stem(word) for word in re.findall("[a-z0-9]+", normal(text))) - STOP
-    return found if len(found) > 1 and text.isascii() else frozenset({text})
+    return found if len(found) > 1 and text.isascii() else frozenset({squeezed(text)})
 
 
-def _bearing(names: list[str], records: list[Record]) -> Record | None:
-    """The first section whose heading, in either language, or whose id is little more than one of the names."""
-    bags = {_bag(name) for name in names}
-    for fits in (_same, _frames):
-        for record in records:
-            headings = [record.title, record.hidden, record.id]
-            if record.kind in "234" and (
-                bags & {_bag(heading) for heading in headings}
-                or any(fits(squeezed(name), squeezed(heading)) for name in names for heading in headings)
-            ):
-                return record
-    return None
-
-
-def _same(key: str, heading: str) -> bool:
-    return key == heading
-
-
-def _frames(key: str, heading: str) -> bool:
-    """Whether a heading begins or ends with a name and holds little more."""
-    long_enough = len(key) > (3 if key.isascii() else 1)
-    return long_enough and len(heading) <= 2 * len(key) and heading.startswith(key) | heading.endswith(key)
+def _frames(part: str, whole: str) -> bool:
+    """Whether one name begins or ends with another and holds little more: 棋盘格 in 棋盘格效应."""
+    long_enough = len(part) > (3 if part.isascii() else 1)
+    return long_enough and len(whole) <= 2.5 * len(part) and whole.startswith(part) | whole.endswith(part)
 
 
 def alike(name: str, title: str) -> bool:
@@ -165,7 +190,7 @@ def _notebook(site: Path, topic: str, language: str) -> Found | None:
     heads = [
         " ".join(head.text_content().replace("¶", "").split()) for head in article.iter("h1", "h2", "h3")
     ]
-    record = Record("1", "", heads[0], [], " · ".join(heads[1:]), "notebook jupyter ipynb 笔记本")
+    record = Record("1", "", heads[0], text=" · ".join(heads[1:]), hidden="notebook jupyter ipynb 笔记本")
     return Found(name, f"{name}/", heads[0], [record], topic=topic, notebook=True)
 
 
@@ -201,7 +226,7 @@ def _sections(article: html.HtmlElement, language: str) -> Iterator[Record]:
             pending.append(Record("r", element.get("id"), cited.get(element.get("id"), text[:40]), text=text))
         else:
             yield from done()
-            current = Record(element.tag[1], element.get("id"), tidy(_text(element)))
+            current = Record(element.tag[1], element.get("id"), bare(_text(element)))
     yield from done()
 
 
@@ -238,31 +263,28 @@ def _formula(element: html.HtmlElement) -> str:
     return shown if len(shown) < 24 and "frac" not in (element.get("data-tex") or "") else "…"
 
 
+def bare(text: str) -> str:
+    """One space between words, and nothing that cannot be seen."""
+    return " ".join(re.sub("[\u200b\u2060¶]", "", text).split())
+
+
 def tidy(text: str) -> str:
-    """One space between words, one line a block; lines without a letter (rows of numbers) go."""
-    text = re.sub("[\u200b¶]", "", text)
-    lines = (" ".join(line.split()) for line in text.split("\n"))
+    """One line a block; lines without a word (rows of numbers) go."""
+    lines = map(bare, text.split("\n"))
     return "\n".join(line for line in lines if re.search(r"[^\W\d_]{2}", line))
 
 
 def _snippet(element: html.HtmlElement, language: str) -> Record:
     name = element.get("data-snippet")
-    snippet = find_snippet(name)
-    assert snippet is not None, name
     other = next(la for la in LANGUAGES if la != language)
     mine, theirs = summaries(language).get(name, ""), summaries(other).get(name, "")
-    return Record("c", element.get("id"), snippet.name, [], mine, f"{theirs} {names_used(snippet)}")
+    title = name.partition(".")[2]
+    return Record("c", element.get("id"), title, text=mine, hidden=f"{theirs} {names_used(element)}")
 
 
-def names_used(snippet: Snippet) -> str:
-    """Arguments, functions and attributes that a snippet's code uses."""
-    found: dict[str, None] = {}
-    for node in ast.walk(ast.parse(snippet.source)):
-        if isinstance(node, ast.arg):
-            found[node.arg] = None
-        elif isinstance(node, ast.Attribute):
-            found[node.attr] = None
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            found[node.func.id] = None
-    common = {"self", "Tensor", *dir(builtins)}
-    return " ".join(name for name in found if len(name) > 2 and name[0] != "_" and name not in common)
+def names_used(element: html.HtmlElement) -> str:
+    """Names in a snippet's code in whatever language, as its highlighting tells them apart; builtins are no find."""
+    found = dict.fromkeys(
+        span.text for span in element.xpath(".//pre//span[@class]") if span.get("class") in NAMES
+    )
+    return " ".join(name for name in found if len(name) > 2 and name[0] != "_" and name != "Tensor")

@@ -65,7 +65,7 @@ def _groups(record: dict[str, Any], what: str, language: str) -> Table:
         cells = [say(f"search_{what}_{group}", language), str(count)]
         for engine in ENGINES:
             score = scores[engine]
-            cells += [f"{score[key] / count:.0%}" for key in ("page_first", "section_first")]
+            cells += [f"{score[key] / count:.1%}" for key in ("page_first", "section_first")]
             cells.append(f"{score['reciprocal']:.2f}")
         rows.append(cells)
     return heads, rows

@@ -21,14 +21,16 @@ a about al also an and any are as at be between by can could did difference do d
 get give handle happen happens has have how i if in into is it its just many me meaning much my need
 of on one or our please should so some such tell than that the their them then there these they this
 those to use used using versus very vs was we were what when where which who why will with without
-would you your
+would you your formula equation tutorial explained implementation implement
 
 的 了 是 在 和 与 或 及 吗 呢 吧 啊 呀 地 得 着 也 就 都 而 则 其 之 于
 以 把 被 从 到 对 将 会 能 要 让 我 你 它 他 们 这 那 哪 几 个 有 没 不
 又 再 还 很 更 最 请 为 所 啥 该 里 于是 因为 所以 如果 但是 可是 以及 还是
 或者 什么 怎么 怎样 如何 为何 为啥 哪些 哪个 哪里 哪种 多少 可以 不能 请问 一下
 意思 到底 究竟 应该 需要 之间 区别 差别 它们 我们 你们 这个 那个 一个 这些 那些
-没有 就是 怎么样 怎么办 为什么 是什么 什么是 是不是 有没有 能不能 怎么算 什么意思
+没有 公式 原理 实现 详解 教程
+哪一个 哪一种 算不算 会不会 要不要 该不该 是否 能否 合适 怎么计算 如何计算 怎样计算 怎么处理 如何处理
+就是 怎么样 怎么办 为什么 是什么 什么是 是不是 有没有 能不能 怎么算 什么意思
 """
 STOP = frozenset(STOP_WORDS.split())
 
@@ -92,10 +94,8 @@ def squeezed(text: str) -> str:
 
 
 def worth_keeping(word: str) -> bool:
-    """Bare numbers say nothing, a paper's number does; single characters are found through their words."""
-    return not re.fullmatch(rf"[\d_]+|\d+(\.\d+)+|[{HAN}]", word) or bool(
-        re.fullmatch(r"\d{4}\.\d{4,5}", word)
-    )
+    """Numbers and terms of formulas say nothing, a paper's number does; single characters are found through words."""
+    return not re.match(rf"[\d_]|[{HAN}]$", word) or bool(re.fullmatch(r"\d{4}\.\d{4,5}|\d?d", word))
 
 
 def counted(found: Iterable[str]) -> dict[str, int]:

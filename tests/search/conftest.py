@@ -33,6 +33,7 @@ class Engine:
 
     def __init__(self, files: dict[str, str]):
         self.files = files
+        self.loaded: list[str] = []
         self.context = quickjs.Context()
         self.context.eval((DOCS / "assets" / "search" / "engine.js").read_text(encoding="utf-8"))
         self.context.eval(ASK)
@@ -47,9 +48,14 @@ class Engine:
                 return found
             for need in found["need"]:
                 name = (
-                    "pinyin" if need.get("pinyin") else f"text-{need['page']}" if "page" in need else "index"
+                    "characters"
+                    if need.get("characters")
+                    else f"text-{need['page']}"
+                    if "page" in need
+                    else "index"
                 )
-                self.context.eval(self.files[f"{need['language']}/{name}"])
+                self.loaded.append(f"{need['language']}/{name}")
+                self.context.eval(self.files[self.loaded[-1]])
 
     def answer(self, query: Query) -> Answer:
         """As the box shows it: this language first, then the other."""

@@ -51,7 +51,8 @@ def test_the_first_view_of_an_article_is_light(browser, site, site_url, address)
     figures = {path for path in sizes if "/figures/" in path}
     rest = sum(size for path, size in sizes.items() if path not in figures)
     hidden = view.evaluate(
-        "[...document.images].filter((i) => i.closest('figure') && (i.loading !== 'lazy' || !i.getAttribute('width') || !i.getAttribute('height'))).length"
+        """[...document.images].filter((i) => i.closest('figure')
+        && (i.loading !== 'lazy' || !i.getAttribute('width') || !i.getAttribute('height'))).length"""
     )
     context.close()
     assert rest <= 110 * KB, sizes

@@ -21,7 +21,7 @@
 
   const loaded = new Map();
   function load(need) {
-    const file = need.pinyin ? "pinyin.js" : need.page === undefined ? "index.js" : `text-${need.page}.js`;
+    const file = need.characters ? "characters.js" : need.page === undefined ? "index.js" : `text-${need.page}.js`;
     const url = new URL(`../${need.language}/search/${file}`, home).href;
     if (!loaded.has(url)) {
       loaded.set(url, new Promise(function (resolve, reject) {
@@ -55,9 +55,13 @@
       const here = await answer(language, query, mine);
       if (!here) return;
       showAnswer(here, query);
-      if (!concernsOther(query, here)) return;
-      const there = await answer(other, query, mine);
-      if (there && there.results.length) showElsewhere(there, here, query);
+      if (here.results.length) settle(query);
+      if (concernsOther(query, here)) {
+        const there = await answer(other, query, mine);
+        if (!there) return;
+        if (there.results.length) showElsewhere(there, here);
+      }
+      settle(query);
     } catch (error) {
       if (mine === asked) status.textContent = words.failed;
     }
@@ -84,23 +88,23 @@
     const results = found.results.slice(0, SHOWN);
     show(results.map((result) => option(result.record, found.words, language)));
     if (results.length) {
-      const instead = found.instead ? words.instead.replace("#", found.instead) : "";
-      status.textContent = instead + counted(results.length);
+      tell(found);
       choose(0);
-      if (entering) open(list.querySelector("[role=option]"));
     } else {
       status.textContent = words.none.replace("#", query);
       show(ProvenSearch.suggestions(language, query).map(suggestion));
     }
-    entering = false;
-    root.dataset.shown = query;
   }
 
-  function showElsewhere(there, here, query) {
-    if (!here.results.length) {
-      show([]);
-      status.textContent = counted(Math.min(ELSEWHERE, there.results.length));
-    }
+  // What was asked is shown; who pressed Enter before now gets the first result.
+  function settle(query) {
+    root.dataset.shown = query;
+    if (entering && active >= 0) open(options()[active]);
+    entering = false;
+  }
+
+  function showElsewhere(there, here) {
+    if (!here.results.length) show([]); // in place of what was suggested
     const group = element("div", "search-group");
     group.setAttribute("role", "group");
     const heading = element("p", "search-elsewhere", words.elsewhere);
@@ -109,12 +113,15 @@
     group.append(heading, ...there.results.slice(0, ELSEWHERE).map((result) => option(result.record, there.words, other)));
     list.append(group);
     number();
+    input.setAttribute("aria-expanded", "true");
+    tell(here.results.length ? here : there);
     if (active < 0) choose(0);
-    root.dataset.shown = query;
   }
 
-  function counted(count) {
-    return count === 1 ? words.one : words.many.replace("#", count);
+  function tell(found) {
+    const count = options().length;
+    const instead = found.instead ? words.instead.replace("#", found.instead) : "";
+    status.textContent = instead + (count === 1 ? words.one : words.many.replace("#", count));
   }
 
   function show(options) {

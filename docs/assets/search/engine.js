@@ -10,13 +10,15 @@ const ProvenSearch = (function () {
   const PAGES_READ = 5; // pages whose texts are read for one query
   const books = {};
   let readings = null; // character → syllable, loaded when a word is not known
-  let simple = new Map(); // traditional character → simplified
+  const simple = new Map(); // traditional character → simplified, loaded with them
 
   // --- Loading -----------------------------------------------------------------------------
 
   function add(data) {
-    if (data.pinyin !== undefined) readings = decodePinyin(data.pinyin);
-    else if (data.texts) books[data.language].pages[data.page].loaded(data);
+    if (data.pinyin) {
+      readings = decodePinyin(data.pinyin);
+      for (let i = 0; i < data.simplified.length; i += 2) simple.set(data.simplified[i], data.simplified[i + 1]);
+    } else if (data.texts) books[data.language].pages[data.page].loaded(data);
     else books[data.language] = book(data);
   }
 
@@ -30,15 +32,14 @@ const ProvenSearch = (function () {
   }
 
   function book(data) {
-    for (let i = 0; i < data.simplified.length; i += 2) simple.set(data.simplified[i], data.simplified[i + 1]);
     const words = new Map(); // word → Map(page → level)
     let last = "";
     const places = data.places.split(",");
     data.words.split("\n").forEach(function (coded, number) {
       last = last.slice(0, DIGITS.indexOf(coded[0])) + coded.slice(1);
       const on = new Map();
-      for (let i = 0; i < places[number].length; i += 2) {
-        on.set(DIGITS.indexOf(places[number][i]), DIGITS.indexOf(places[number][i + 1]));
+      for (const [, page, level] of places[number].matchAll(/([^+*])([+*]?)/g)) {
+        on.set(DIGITS.indexOf(page), ["", "+", "*"].indexOf(level));
       }
       words.set(last, on);
     });
@@ -49,19 +50,28 @@ const ProvenSearch = (function () {
     }
     const made = {
       language: data.language, words, stop, pairs, sorted: [...words.keys()],
-      longest: 8, names: new Map(), written: new Map(), spelled: null,
+      longest: 8, names: new Map(), terms: new Set(), written: new Map(), spelled: null,
     };
     made.pages = data.pages.map(function (page, number) {
       return pageOf(made, page, number);
     });
+    const terms = new Map();
+    for (const page of made.pages) for (const record of page.records) if (record.kind === "t") terms.set(`#${record.id}`, record);
     for (const page of made.pages) {
       for (const record of page.records) {
+        record.names = record.names.flatMap((other) => (terms.has(other) ? [terms.get(other).title, ...terms.get(other).names] : other));
+        if (/[1t]/.test(record.kind)) {
+          for (const word of [record.title, ...record.names, ...record.loose]) made.terms.add(squeezed(normal(word)));
+        }
         name(made, record.title, record, 1);
         if (/[2-4]/.test(record.kind)) name(made, record.id.replace(/-/g, " "), record, 0.95);
         for (const other of record.names) name(made, other, record, record.kind === "1" ? 0.9 : 0.95);
+        for (const other of record.loose) name(made, other, record, 0.3);
         if (record.home !== undefined) {
           const home = made.pages[record.home].records[0];
-          for (const word of [record.title, ...record.names]) name(made, word, home, 0.6);
+          for (const word of [record.title, ...record.names]) {
+            name(made, word, home, squeezed(home.label).includes(squeezed(normal(word))) ? 0.7 : 0.3);
+          }
         }
       }
     }
@@ -72,13 +82,13 @@ const ProvenSearch = (function () {
     const made = { number, url: page.url, kind: page.kind, book: owner, ready: false };
     let parents = [];
     let within = ""; // the page's part, by the id of its heading
-    made.records = page.records.map(function ([kind, id, title, names, home], index) {
+    made.records = page.records.map(function ([kind, id, title, names = [], loose = [], home], index) {
       const record = {
-        page: made, kind, id, title, index, names: names || [], home: home === "" ? undefined : home,
+        page: made, kind, id, title, index, names, loose, home: home === "" ? undefined : home,
         text: "", plain: "", label: normal(title),
       };
       if (kind === "2") within = id;
-      record.minor = /^(exercises|mistakes)$/.test(within) && kind !== "2";
+      record.minor = /^(exercises|mistakes|evidence)$/.test(within);
       if (/[1-4]/.test(kind)) {
         parents = parents.slice(0, kind - 1);
         parents[kind - 1] = title;
@@ -135,10 +145,10 @@ const ProvenSearch = (function () {
   }
 
   // Chinese into the site's words by the cheapest cover; what is left over counts as unknown.
-  function cut(owner, run) {
+  function cut(owner, run, longest = owner.longest) {
     const best = [{ cost: 0, from: -1 }];
     for (let end = 1; end <= run.length; end++) {
-      for (let start = Math.max(0, end - owner.longest); start < end; start++) {
+      for (let start = Math.max(0, end - longest); start < end; start++) {
         const text = run.slice(start, end);
         const [kind, cost] = piece(owner, text);
         if (cost < 9 && !(best[end] && best[end].cost <= best[start].cost + cost)) {
@@ -172,7 +182,10 @@ const ProvenSearch = (function () {
         for (const found of cut(owner, run)) {
           if (found.kind === "stop") continue;
           const token = { text: found.text, han: true, options: new Map() };
-          if (found.kind === "word") token.options.set(found.text, 1);
+          if (found.kind === "word") {
+            token.options.set(found.text, 1);
+            token.pieces = piecesOf(owner, found.text);
+          }
           else partsOf(owner, token, text.trim().length === 1);
           tokens.push(token);
         }
@@ -182,6 +195,12 @@ const ProvenSearch = (function () {
     });
     // A query of nothing but asking words has nothing to find.
     return tokens;
+  }
+
+  // A long word may be written apart: 线程状态, and 线程的状态.
+  function piecesOf(owner, word) {
+    const inner = word.length > 3 ? cut(owner, word, word.length - 1).filter((p) => p.kind !== "stop") : [];
+    return inner.length > 1 && inner.every((p) => p.kind === "word") ? inner.map((p) => p.text) : null;
   }
 
   // Part of a Chinese word, from its middle as well: 洞卷 in 空洞卷积.
@@ -315,6 +334,7 @@ const ProvenSearch = (function () {
     };
     for (const name of most ? owner.names.keys() : []) {
       if (Math.abs(name.length - key.length) > most || HAN.test(name) !== han) continue;
+      if (han && key.includes(name)) continue; // nothing to correct: there is more in the query
       const distance = edits(key, name, most);
       if (distance <= most) take(name, 0.9 - 0.1 * distance - (name[0] === key[0] ? 0 : 0.08));
     }
@@ -374,7 +394,7 @@ const ProvenSearch = (function () {
     // 也 only points, but in 感受也 it is a slip for 野.
     const slip = HAN.test(whole) && whole.length < 5 && key.length < whole.length && key.length > 1;
     if ((tokens.some(doubtful) || slip) && !owner.names.has(key) && !owner.names.has(whole)) {
-      if (!readings) return { need: [{ pinyin: true, language }] };
+      if (!readings) return { need: [{ characters: true, language: "zh" }] };
       const said = tokens.length === 1 && !slip ? soundsLike(owner, tokens[0]) : [];
       const name = corrected(owner, slip ? whole : key, said.length ? 0.84 : slip ? 0.75 : 0.45);
       if (name) {
@@ -400,20 +420,25 @@ const ProvenSearch = (function () {
         if (score > 0 && !(best.get(page) >= score)) best.set(page, score);
       }
     }
-    const ranked = [...best].sort((a, b) => b[1] - a[1]).slice(0, PAGES_READ);
+    const order = [...best].sort((a, b) => b[1] - a[1]).slice(0, PAGES_READ);
+    const ranked = order.filter(([, score]) => score > 0.15 * order[0][1]);
     const need = ranked.filter(([page]) => !page.ready).map(([page]) => ({ language, page: page.number }));
     if (need.length) return { need };
     const records = ranked.flatMap(([page, score]) => page.records.map((record) => ({ record, pageScore: score })));
-    const codelike = /[a-z]_[a-z]|[a-z]\.[a-z]|[a-z][A-Z]/.test(query);
+    const codelike = /[a-z]_[a-z]|[a-z]\.[a-z]|[A-Za-z][A-Z]+[a-z]/.test(query);
     const raw = normal(query);
     const found = new Map();
     for (const reading of ways) {
-      for (const entry of rank(records, reading, codelike, raw)) {
-        entry.score *= reading.weight;
+      for (const entry of rank(owner, records, reading, codelike, raw)) {
+        const abroad = reading.home !== undefined && entry.record.page.number !== reading.home && entry.record.kind !== "t";
+        entry.score *= reading.weight * (abroad ? 0.4 : 1); // the same word may name another thing elsewhere
         if (!(found.get(entry.record) && found.get(entry.record).score >= entry.score)) found.set(entry.record, entry);
       }
     }
-    const words = [...new Set(ways.flatMap((reading) => marked(reading.tokens, reading.named)))];
+    // Words of a term's other names are marked where they stand for what was typed in the other language.
+    const translated = HAN.test(raw) !== (language === "zh");
+    const shown = ways.filter((reading) => reading.weight === 1 || translated || reading.tokens.length === 1);
+    const words = [...new Set(shown.flatMap((reading) => marked(reading.tokens, reading.named)))];
     return { results: ordered([...found.values()]), words, tokens, instead };
   }
 
@@ -427,7 +452,7 @@ const ProvenSearch = (function () {
         const tokens = analyse(owner, name);
         const other = squeezed(core(owner, name));
         if (other !== key && tokens.length && tokens.every((t) => t.options.get(t.text) === 1)) {
-          found.push({ tokens, key: other, weight: 0.85 });
+          found.push({ tokens, key: other, weight: 0.85, home: record.home });
         }
       }
     }
@@ -442,7 +467,7 @@ const ProvenSearch = (function () {
       token.rarity = rarity(token.options.size || token.parts ? on.size : 0, owner.pages.length);
       if (token.single) token.rarity *= 0.5;
       // What the site has a name for matters more than the words around it, however often it occurs.
-      token.name = [token.text, ...token.options.keys()].some((word) => (token.options.get(word) || 0) >= 0.9 && owner.names.has(word));
+      token.name = [token.text, ...token.options.keys()].some((word) => (token.options.get(word) || 0) >= 0.9 && owner.terms.has(squeezed(word)));
       if (token.name) token.rarity = 1.6 * Math.max(token.rarity, 1);
     }
     reading.whole = reading.tokens.reduce((sum, t) => sum + t.rarity, 0) || 1;
@@ -456,7 +481,7 @@ const ProvenSearch = (function () {
     for (const term of kept.filter((entry) => entry.record.home !== undefined)) {
       const at = kept.indexOf(term);
       const article = kept.findIndex((entry) => entry.record.page.number === term.record.home);
-      if (article > at) {
+      if (article > at && kept[article].score > 0.3 * term.score) {
         kept.splice(at, 0, ...kept.splice(article, 1));
       }
     }
@@ -472,7 +497,7 @@ const ProvenSearch = (function () {
       for (const [word, weight] of token.options) {
         const level = owner.words.has(word) ? owner.words.get(word).get(page.number) : undefined;
         if (level !== undefined) {
-          best = Math.max(best, weight * (1 + 0.25 * level));
+          best = Math.max(best, weight * (1 + 0.5 * level));
           sure = Math.max(sure, weight);
         }
       }
@@ -527,9 +552,11 @@ const ProvenSearch = (function () {
     return HAN.test(word[0]) ? times(text, word) : counts.get(word) || 0;
   }
 
-  const PRIOR = { 1: 1.1, 2: 1, 3: 1.05, 4: 1, c: 0.7, t: 0.5, r: 0.75 };
+  const WHICH = /哪种|哪个|哪一|怎么选|如何选|该用|which|choose|should i use/;
+  const PRIOR = { 1: 1.1, 2: 1, 3: 1.05, 4: 1, c: 0.7, t: 0.38, r: 0.75 };
 
-  function rank(entries, { tokens, named, key }, codelike, raw) {
+  function rank(owner, entries, { tokens, named, key, weight }, codelike, raw) {
+    const typed = weight === 1; // and not another name of what was typed
     for (const { record } of entries) prepare(record);
     for (const token of tokens) {
       token.found = entries.map(({ record }) => fieldScore(record, token));
@@ -540,16 +567,21 @@ const ProvenSearch = (function () {
     const total = tokens.reduce((sum, t) => sum + t.local, 0) || 1;
     const phrase = tokens.length > 1 ? squeezed(tokens.map((t) => t.text).join("")) : "";
     const said = new Set(raw.match(/[a-z0-9]+/g) || []);
+    // A whole saying or title, small words and all: "Attention is all you need".
+    const whole = squeezed(raw);
+    const sentence = whole !== key && !owner.names.has(whole) && (said.size > 2 || (HAN.test(whole) && whole.length > 5)) ? whole : "";
     return entries.map(function ({ record, pageScore }, number) {
       let score = 0;
       let seen = 0;
       let direct = 0;
+      let titled = 0;
       for (const token of tokens) {
         const own = token.found[number];
         const page = fieldScore(record.page.records[0], token, true);
         score += (own.score + 0.4 * page.sure) * token.local;
         seen += Math.max(own.sure, 0.8 * page.sure) * token.local;
         direct += own.sure * token.local;
+        titled += page.sure * token.local;
       }
       const coverage = seen / total;
       let value = coverage >= LEAST && direct > 0 ? score * Math.pow(coverage, 3) : 0;
@@ -557,8 +589,12 @@ const ProvenSearch = (function () {
       if (phrase && squeezed(record.plainTitle).includes(phrase)) value *= 1.6;
       const how = named.get(record);
       if (how) value += 26 * how.score * how.score;
-      if (value > 0 && /[2-4]/.test(record.kind)) value += 12 * sharedTitle(record, raw, said);
-      value *= record.kind === "c" && codelike ? 1.2 : PRIOR[record.kind];
+      if (value > 0 && /[2-4]/.test(record.kind)) {
+        value += coverage * coverage * 12 * sharedTitle(record, tokens, raw, said);
+      }
+      if (record.id === "choosing" && WHICH.test(raw)) value += 80 * titled * titled / (total * total);
+      if (sentence && (record.squeezed + squeezed(record.far)).includes(sentence)) value += 40;
+      value *= record.kind !== "c" ? PRIOR[record.kind] : codelike ? 1.2 : typed && how && how.score > 0.9 ? 0.85 : PRIOR.c;
       if (record.minor) value *= 0.75;
       if (record.page.kind === "n") value *= tokens.some((t) => count(record.far, record.inHidden, t.text)) ? 1.5 : 0.35;
       else if (record.page.kind !== "a") value *= 0.75;
@@ -588,20 +624,27 @@ const ProvenSearch = (function () {
           sum += value * weight;
         }
       }
+      if (token.pieces && !best) {
+        const apart = token.pieces.map((p) => fieldScore(record, { text: p, options: new Map([[p, 1]]) }, titleOnly));
+        if (apart.every((f) => f.sure)) return { score: 0.6 * Math.min(...apart.map((f) => f.score)), sure: 0.6 };
+      }
       if (token.parts) return { score: sum, sure: Math.min(1, sum && options.filter(([w]) => count(record.plain + record.far, record.counts, w) || count(record.far, record.inHidden, w) || count(record.plainTitle, record.inTitle, w)).length / options.length) };
       return { score: best, sure };
     }
   }
 
   // Headings are made of small words too: 用在哪里, "When not to use it". How much of one was typed?
-  function sharedTitle(record, raw, said) {
+  function sharedTitle(record, tokens, raw, said) {
     if (HAN.test(record.plainTitle)) {
       const title = squeezed(record.plainTitle);
-      return title.length > 2 && squeezed(raw).includes(title) ? Math.min(1.6, title.length / 2.5) : 0;
+      // 注意力 is no heading that was typed in 线性注意力.
+      const within = tokens.some((token) => token.text.length > title.length && token.text.includes(title));
+      return title.length > 2 && !within && squeezed(raw).includes(title)
+        ? Math.min(1.6, title.length / 2.5) + (title.length > 0.7 * squeezed(raw).length ? 1.5 : 0) : 0;
     }
     const title = record.plainTitle.match(/[a-z0-9]+/g) || [];
     const share = title.filter((word) => said.has(word)).length / title.length;
-    return title.length > 2 && share >= 0.6 ? share : 0;
+    return title.length > 2 && share >= 0.6 ? share + (share === 1 && title.length > 0.5 * said.size ? 1.5 : 0) : 0;
   }
 
   // Strings to mark in what is shown.
@@ -705,7 +748,7 @@ const ProvenSearch = (function () {
     }
     near.sort((a, b) => a[0] - b[0]);
     const articles = owner.pages.filter((p) => p.kind === "a").map((p) => p.title);
-    return [...new Set([...near.slice(0, 2).map((n) => n[1]), ...articles])].slice(0, 6);
+    return [...new Set([...near.slice(0, 2).map((n) => n[1]), ...articles])].slice(0, 10);
   }
 
   return { add, search, excerpt, hits, suggestions, books, normal };
