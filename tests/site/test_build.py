@@ -125,7 +125,10 @@ def test_inline_styles_become_classes_that_outrank_the_style_sheet():
 
 
 def test_a_policy_names_the_scripts_of_its_page_and_no_data():
-    page = '<meta charset="utf-8"><script>let a = "<b>";</script><script type="application/json">{}</script><script src="x"></script>'
+    page = (
+        '<meta charset="utf-8"><script>let a = "<b>";</script>'
+        '<script type="application/json">{}</script><script src="x"></script>'
+    )
     assert policy.inline_scripts(page) == ['let a = "<b>";']
     assert json.dumps(policy.policy(policy.inline_scripts(page))).count("sha256-") == 1
     with pytest.raises(ValueError, match="charset"):

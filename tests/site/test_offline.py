@@ -2,60 +2,52 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
 import shutil
-import threading
 import zipfile
 from urllib.parse import unquote
 
 import pytest
 from PIL import Image
 
+from scripts.pipeline.browser import Host, served
 from scripts.pipeline.paths import LANGUAGES
 from scripts.publishing import offline
-from tests.conftest import _Quiet
 
 pytestmark = pytest.mark.browser
 ARTICLE = "computer-vision/dilated-convolution/"
 READY = "navigator.serviceWorker.ready.then((r) => Boolean(r.active))"
 
 
-class Host:
+class Copy:
     """A copy of the site on a server that can be told to fail, and can be given another version."""
 
     def __init__(self, site, folder):
         self.folder = folder
         shutil.copytree(site, folder, ignore=shutil.ignore_patterns("*.ipynb", "*.zip", "*.map"))
-        host = self
         self.failing, self.asked = set(), []
+        self.url = ""
 
-        class Handler(_Quiet):
+    def host(self):
+        copy = self
+
+        class Failing(Host):
             def do_GET(self):  # noqa: N802  (the library's name)
                 path = unquote(self.path.split("?")[0])
-                host.asked.append(path)
-                if any(part in path for part in host.failing):
+                copy.asked.append(path)
+                if any(part in path for part in copy.failing):
                     self.connection.close()
                 else:
                     super().do_GET()
 
-        self.server = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))
-        )
-        self.url = f"http://127.0.0.1:{self.server.server_port}/"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
+        return Failing
 
 
 @pytest.fixture
 def host(site, tmp_path):
-    host = Host(site, tmp_path / "site")
-    yield host
-    host.close()
+    copy = Copy(site, tmp_path / "site")
+    with served(copy.folder, copy.host()) as copy.url:
+        yield copy
 
 
 @pytest.fixture

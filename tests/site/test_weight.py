@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
-import http.server
-import threading
 import time
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from scripts.pipeline.browser import Host, served
 from scripts.pipeline.pages import pages
 from scripts.pipeline.paths import LANGUAGES
-from tests.conftest import _Quiet
 
 pytestmark = pytest.mark.browser
 KB = 1000
@@ -85,31 +82,20 @@ def test_nothing_jumps_while_a_page_loads_and_is_read(browser, site_url, address
     assert shift <= 0.01
 
 
-class Bad:
+def bad(folder, lost=(), slow=()):
     """A server that loses or delays files whose path contains one of these parts."""
 
-    def __init__(self, folder, lost=(), slow=()):
-        class Handler(_Quiet):
-            def do_GET(self):  # noqa: N802  (the library's name)
-                if any(part in self.path for part in slow):
-                    time.sleep(2)
-                if any(part in self.path for part in lost):
-                    self.send_response(404)
-                    self.end_headers()
-                else:
-                    super().do_GET()
+    class Bad(Host):
+        def do_GET(self):  # noqa: N802  (the library's name)
+            if any(part in self.path for part in slow):
+                time.sleep(2)
+            if any(part in self.path for part in lost):
+                self.send_response(404)
+                self.end_headers()
+            else:
+                super().do_GET()
 
-        handler = functools.partial(Handler, directory=str(folder))
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/"
-
-    def __enter__(self):
-        return self.url
-
-    def __exit__(self, *rest):
-        self.server.shutdown()
-        self.server.server_close()
+    return served(folder, Bad)
 
 
 def readable(view):
@@ -125,7 +111,7 @@ def readable(view):
     "lost", ["/javascripts/", "/assets/site.", "/katex/", "/figures/", "/stylesheets/", ".css"]
 )
 def test_a_page_can_be_read_when_files_are_missing(browser, site, language, lost):
-    with Bad(site, lost=[lost]) as url:
+    with bad(site, lost=[lost]) as url:
         context = browser.new_context()
         view = context.new_page()
         view.goto(f"{url}{language}/computer-vision/dilated-convolution/", wait_until="load")
@@ -134,7 +120,7 @@ def test_a_page_can_be_read_when_files_are_missing(browser, site, language, lost
 
 
 def test_a_page_can_be_read_before_slow_files_arrive(browser, site):
-    with Bad(site, slow=["/javascripts/", "/figures/", "/search/", "site.js"]) as url:
+    with bad(site, slow=["/javascripts/", "/figures/", "/search/", "site.js"]) as url:
         context = browser.new_context()
         view = context.new_page()
         view.goto(f"{url}en/computer-vision/dilated-convolution/", wait_until="commit")
