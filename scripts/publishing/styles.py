@@ -27,7 +27,7 @@ def words_in_script(script: str) -> set[str]:
 
 def moved(sheet: str, folder: Path) -> str:
     """The style sheet for a place from which its old folder is `folder`."""
-    return re.sub(r"url\((['\"]?)(?![/#]|data:|\w+://)", rf"url(\g<1>{folder.as_posix()}/", sheet)
+    return re.sub(r"url\((['\"]?)(?!['\"/#]|data:|\w+://)", rf"url(\g<1>{folder.as_posix()}/", sheet)
 
 
 def purged(sheet: str, used: set[str]) -> str:
@@ -50,12 +50,11 @@ def _without_idle_names(sheet: str) -> str:
     run = words_in_script(" ".join(re.findall(r"animation(?:-name)?:([^;}]+)", sheet)))
 
     def says_something(rule: QualifiedRule) -> bool:
-        # Hacks for old browsers do not parse, here as in any browser.
         content = tinycss2.parse_blocks_contents(rule.content, skip_comments=True, skip_whitespace=True)
         rule.content = [
             part
             for part in content
-            if part.type == "declaration" and (not part.name.startswith("--") or part.name in read)
+            if part.type != "declaration" or not part.name.startswith("--") or part.name in read
         ]
         return bool(rule.content)
 
