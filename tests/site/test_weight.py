@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import re
 import time
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from fontTools.ttLib import TTFont
 
 from scripts.pipeline.browser import Host, served
 from scripts.pipeline.pages import pages
-from scripts.pipeline.paths import LANGUAGES
+from scripts.pipeline.paths import DOCS, LANGUAGES
 
 pytestmark = pytest.mark.browser
 KB = 1000
@@ -162,3 +164,41 @@ def test_a_missing_page_offers_search_in_its_language(browser, site_url, languag
     view.keyboard.press("Enter")
     view.wait_for_url(f"**/{language}/**")
     context.close()
+
+
+DRAWN = """() => {
+    const drawn = {};
+    for (const formula of document.querySelectorAll(".katex-html")) {
+        const texts = document.createTreeWalker(formula, NodeFilter.SHOW_TEXT);
+        while (texts.nextNode()) {
+            const style = getComputedStyle(texts.currentNode.parentElement);
+            const face = [style.fontFamily.split(",")[0], style.fontWeight, style.fontStyle].join(" ");
+            drawn[face] = (drawn[face] || "") + texts.currentNode.data;
+        }
+    }
+    return drawn;
+}"""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_sign_of_a_formula_is_in_the_font_the_browser_draws_it_with(browser, site, site_url, language):
+    sheet = next((site / language / "assets").glob("site.*.css"))
+    held = {}
+    for face in re.findall(r"@font-face\{[^}]*\}", sheet.read_text(encoding="utf-8")):
+        said = dict(re.findall(r"([\w-]+):([^;}]+)", face))
+        font = sheet.parent / re.search(r"url\(([^)]+)\)", said["src"])[1]
+        key = " ".join(said[name] for name in ("font-family", "font-weight", "font-style"))
+        held[key] = (set(TTFont(font).getBestCmap()), originals(font.name.split(".")[0]))
+    context = browser.new_context()
+    view = context.new_page()
+    for address in [a for a in ARTICLES if a.startswith(language)]:
+        view.goto(site_url + address)
+        for face, text in view.evaluate(DRAWN).items():
+            cut, whole = held[face]
+            assert {ord(sign) for sign in text} & whole <= cut, (address, face)
+    context.close()
+
+
+def originals(name):
+    """The signs of the font as KaTeX ships it."""
+    return set(TTFont(DOCS / "assets" / "katex" / "fonts" / f"{name}.woff2").getBestCmap())
