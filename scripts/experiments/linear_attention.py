@@ -549,7 +549,7 @@ def _second_order(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _delta_rule(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The delta rule with beta 1, all positions at once: what each step writes solves a triangular system."""
     q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
-    written = torch.linalg.solve_triangular((k @ k.mT).tril(-1), v, upper=False, unitriangular=True)
+    written: Tensor = torch.linalg.solve_triangular((k @ k.mT).tril(-1), v, upper=False, unitriangular=True)
     return (q @ k.mT).tril() @ written
 
 
