@@ -134,7 +134,7 @@ def recurrent_linear_attention(
     Gives (out, state): out as `linear_attention(..., causal=True)`, and the state
     S (B, H, F, V), z (B, H, F) after the last position, in float32 or wider. Hand it to
     the next call to go on where this one stopped; its size does not depend on N.
-    Raises ValueError for other shapes, of the state too.
+    Raises ValueError for other shapes, of the state too, or dtypes of q, k, v.
     Source: Katharopoulos et al. 2020, equations 16 to 20.
 
     Example:
@@ -158,7 +158,7 @@ def recurrent_linear_attention(
         expected = (*memory.shape[:3], memory.shape[3] - 1), tuple(memory.shape[:3])
         if shapes != expected:
             raise ValueError(f"expected a state of shapes {expected}, got {shapes}")
-        memory = torch.cat((state[0], state[1][..., None]), -1)
+        memory = torch.cat((state[0], state[1][..., None]), -1).to(memory)
     sums = [q[:, :, :0] @ memory]  # so that no position at all is no special case
     for q_t, k_t, v_t in zip(q.unbind(2), k.unbind(2), v.unbind(2), strict=True):
         memory = memory + k_t[..., :, None] * v_t[..., None, :]
@@ -179,8 +179,9 @@ def chunked_linear_attention(
 
     The result of `linear_attention(..., causal=True)` for any chunk size C, N need not
     be a multiple of it. Within a chunk the weights are made and masked, what came
-    before is in the state: N (C (F + V) + 2 F V) multiply-adds, and beyond input and
-    output no memory that grows with N. Raises ValueError for a chunk size below 1.
+    before is in the state: N (C (F + V) + 2 F V) multiply-adds, and no memory that
+    grows with N but input and output, which is held twice while its parts are joined.
+    Raises ValueError for a chunk size below 1, other shapes or dtypes.
     Source: Hua et al. 2022; Yang et al. 2024.
 
     Example:
@@ -239,7 +240,8 @@ def taylor_feature_map(x: Tensor) -> Tensor:
         >>> a @ a, a @ b  # 1 + cos 0 and 1 + cos 90°
         (tensor(2.), tensor(1.))
     """
-    return torch.cat((torch.ones_like(x[..., :1]), F.normalize(x, dim=-1)), -1)
+    eps = max(1e-12, torch.finfo(x.dtype).tiny)  # 1e-12 alone is 0 in float16
+    return torch.cat((torch.ones_like(x[..., :1]), F.normalize(x, dim=-1, eps=eps)), -1)
 
 
 def random_features(dim: int, count: int, generator: torch.Generator) -> Tensor:
@@ -496,7 +498,8 @@ def delta_rule_attention(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tenso
     S_t = S_{t-1} + beta_t k_t (v_t - S_{t-1}^T k_t)^T, out_t = S_t^T q_t, with q and k
     scaled to length 1. q, k (B, H, N, D), v (B, H, N, V), beta (B, H, N) in 0 to 1;
     gives (B, H, N, V). With beta 1 a key's old value is overwritten. Raises ValueError
-    for other shapes or dtypes. Source: Schlag et al. 2021, section 4.2.
+    for other shapes or dtypes.
+    Source: Schlag et al. 2021, section 4.2; length 1 as in Yang et al. 2024b.
 
     Example:
         >>> import torch

@@ -22,7 +22,6 @@ from scripts.pipeline.experiment import experiment
 from snippets.linear_attention import (
     chunked_linear_attention,
     crossover_length,
-    delta_rule_attention,
     efficient_attention,
     elu_feature_map,
     linear_attention,
@@ -75,7 +74,7 @@ def _slope(lengths: Sequence[int], values: Sequence[float]) -> float:
 
 @experiment
 def cost(
-    lengths: Sequence[int] = (256, 512, 1024, 2048, 4096, 8192),
+    lengths: Sequence[int] = (64, 128, 256, 512, 1024, 2048, 4096, 8192),
     heads: int = 2,
     dim: int = 64,
     repeats: int = 7,
@@ -193,35 +192,42 @@ def _prefix_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @experiment
 def memory(
-    lengths: Sequence[int] = (256, 512, 1024, 2048, 4096),
+    lengths: Sequence[int] = (256, 512, 1024, 2048, 4096, 8192, 16384),
     dim: int = 64,
+    plain_up_to: int = 4096,
     prefix_up_to: int = 2048,
-    fit_from: int = 1024,
+    recurrent_up_to: int = 4096,
+    fit_points: int = 3,
 ) -> dict[str, Any]:
     """Peak memory of a forward pass of one head, float32, counted by torch's profiler: not timed, so exact.
 
     Bytes alive at once of what the call itself allocates, its output included, input not. Contenders as
     in `cost` (fused_causal needs what fused needs, and is left out), and prefix, the causal form that
-    stores D x D for every position.
+    stores D x D for every position. plain and prefix stop where they fill some 100 megabytes, recurrent
+    where recording its many small tensors takes longer than all the rest.
     rows: length, <contender> in MiB (None where it was not run).
     lengths (array), <contender>_mib (arrays over its own lengths).
-    slope_<contender>: fitted exponent over the lengths from `fit_from` on.
+    slope_<contender>: fitted exponent over its last `fit_points` lengths.
     <contender>_inputs: peak at the longest common length over the bytes of q alone.
+    <contender>_growth: bytes added by one position more, over the bytes of a row of q, between the last two
+    lengths: what remains of a curve once its constant part is left out.
     prefix_over_chunked, plain_over_chunked: ratios at the longest common length, common (that length).
     state_bytes: of S and z; cache_tokens: positions of keys and values that fill as many bytes.
-    dim, fit_from.
+    dim, fit_points, longest.
     """
     contenders = {name: attend for name, attend in _CONTENDERS.items() if name != "fused_causal"}
     contenders["prefix"] = _prefix_attention
+    torch.set_num_threads(1)  # each thread has a scratch buffer of its own
+    limits = {"plain": plain_up_to, "prefix": prefix_up_to, "recurrent": recurrent_up_to}
     peak: dict[tuple[str, int], int] = {}
     with torch.no_grad():
         for length in lengths:
             x = _heads(length, dim)
             for name, attend in contenders.items():
-                if name != "prefix" or length <= prefix_up_to:
+                if length <= limits.get(name, length):
                     peak[name, length] = _peak_bytes(lambda a=attend, y=x: a(*y))  # type: ignore[misc]
     mebibytes = {key: value / 2**20 for key, value in peak.items()}
-    common = max(length for length in lengths if length <= prefix_up_to)
+    common = max(length for length in lengths if length <= min(limits.values()))
     result: dict[str, Any] = {
         "rows": [
             {"length": length} | {name: mebibytes.get((name, length)) for name in contenders} for length in lengths
@@ -233,15 +239,41 @@ def memory(
         "state_bytes": 4 * dim * (dim + 1),
         "cache_tokens": (dim + 1) / 2,
         "dim": dim,
-        "fit_from": fit_from,
+        "fit_points": fit_points,
+        "longest": max(lengths),
     }
     for name in contenders:
         own = [length for length in lengths if (name, length) in peak]
-        late = [length for length in own if length >= fit_from]
+        late = own[-fit_points:]
+        added = (peak[name, own[-1]] - peak[name, own[-2]]) / (own[-1] - own[-2])
         result[f"{name}_mib"] = np.array([mebibytes[name, length] for length in own])
         result[f"slope_{name}"] = _slope(late, [peak[name, length] for length in late])
         result[f"{name}_inputs"] = peak[name, common] / (4 * dim * common)
+        result[f"{name}_growth"] = added / (4 * dim)
     return result
+
+
+@experiment
+def long_sequence(length: int = 100_000, dim: int = 8) -> dict[str, Any]:
+    """How far the causal forms drift apart over a very long sequence, and how far float32 is from float64.
+
+    parallel, chunked and recurrent on the same Gaussian q, k, v of one head. gap: the largest difference
+    between any two of them at any position, float64. parallel_single, chunked_single, recurrent_single:
+    the largest difference of the form in float32 from the chunked one in float64. The values have standard
+    deviation 1. single_most: the largest of the three. length, dim.
+    """
+    x = [each.double() for each in _heads(length, dim, seed=14)]
+    forms = {name: _CONTENDERS[name] for name in ("parallel", "chunked", "recurrent")}
+    with torch.no_grad():
+        exact = {name: attend(*x) for name, attend in forms.items()}
+        single = {
+            name: float((attend(*(each.float() for each in x)) - exact["chunked"]).abs().max())
+            for name, attend in forms.items()
+        }
+    pairs = [("parallel", "chunked"), ("parallel", "recurrent"), ("chunked", "recurrent")]
+    gaps = [float((exact[one] - exact[other]).abs().max()) for one, other in pairs]
+    result: dict[str, Any] = {f"{name}_single": value for name, value in single.items()}
+    return result | {"gap": max(gaps), "single_most": max(single.values()), "length": length, "dim": dim}
 
 
 @experiment
@@ -490,8 +522,8 @@ def half_sums(
         name = str(dtype).removeprefix("torch.")
         state, normalizer = torch.zeros(dim, dim, dtype=dtype), torch.zeros(dim, dtype=dtype)
         for place in range(longest):
-            state = state + torch.outer(terms[place], v[place]).to(dtype)
-            normalizer = normalizer + terms[place].to(dtype)
+            state = (state.double() + torch.outer(terms[place], v[place])).to(dtype)
+            normalizer = (normalizer.double() + terms[place]).to(dtype)
             if place + 1 in rows:
                 exact_z = terms[: place + 1].sum(0)
                 exact = query @ (terms[: place + 1].mT @ v[: place + 1]) / (query @ exact_z)
@@ -514,6 +546,13 @@ def _second_order(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return weights @ v / (weights.sum(-1, keepdim=True) + 1e-6)
 
 
+def _delta_rule(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The delta rule with beta 1, all positions at once: what each step writes solves a triangular system."""
+    q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+    written: Tensor = torch.linalg.solve_triangular((k @ k.mT).tril(-1), v, upper=False, unitriangular=True)
+    return (q @ k.mT).tril() @ written
+
+
 def _causal_forms(dim: int, features: int) -> dict[str, Attention]:
     projection = random_features(dim, features, torch.Generator().manual_seed(9))
     return {
@@ -522,6 +561,7 @@ def _causal_forms(dim: int, features: int) -> dict[str, Attention]:
         "taylor": lambda q, k, v: linear_attention(q, k, v, taylor_feature_map, causal=True),
         "performer": lambda q, k, v: performer_attention(q, k, v, projection, causal=True),
         "second": _second_order,
+        "delta": _delta_rule,
     }
 
 
@@ -536,8 +576,8 @@ def storage(
     """What a memory holds before any training: P random keys, each with one of 16 values, asked for again.
 
     Keys are Gaussian (D,), values one-hot; each stored key is asked for once, and the answer is the largest
-    component of the output. Forms as in `training`, the sum of outer products of keys without feature map
-    or normalizer (outer), and the delta rule with beta 1 (delta).
+    component of the output. Forms as in `training`, and the sum of outer products of keys without feature
+    map or normalizer (outer).
     rows: pairs, and the accuracy of each form. <form> (arrays over pairs). pairs (array).
     half_<form>: the largest number of pairs with at least half of the answers right (0 if none).
     <form>_most: accuracy with the most pairs.
@@ -545,7 +585,6 @@ def storage(
     """
     forms: dict[str, Attention] = _causal_forms(dim, features) | {
         "outer": lambda q, k, v: (q @ k.mT).tril() @ v,
-        "delta": lambda q, k, v: delta_rule_attention(q, k, v, torch.ones(k.shape[:3])),
     }
     rows: list[dict[str, Any]] = []
     for count in pairs:
@@ -616,7 +655,7 @@ def training(
 
     One head of width `dim`; the nets differ in nothing but the attention, which has no parameters.
     Forms: softmax, elu, taylor (1 + cos), performer (`features` random features, drawn once), second
-    (1 + s + s^2 / 2).
+    (1 + s + s^2 / 2), delta (the delta rule with beta 1).
     rows: pairs, and for each form its accuracy (mean over seeds) and <form>_spread (standard deviation).
     seed_rows: form, seed, and accuracy_<pairs> for each number of pairs.
     pairs (array), <form>, <form>_spread (arrays over pairs); <form>_2 ...: single values.
@@ -677,6 +716,7 @@ def training(
             accuracy["softmax", seed][trained] > accuracy[name, seed][trained] for seed in seeds
         )
     widths = {"elu": dim, "taylor": dim + 1, "performer": features, "second": 1 + dim + dim * (dim + 1) // 2}
+    result["state_delta"] = dim * dim  # no normalizer
     result |= {f"state_{name}": width * (dim + 1) for name, width in widths.items()}
     return result | {
         "parameters": count,
@@ -790,7 +830,7 @@ def published_mistakes(length: int = 64, dim: int = 16) -> dict[str, Any]:
 
     def leak(attend: Callable[[Tensor], Tensor]) -> float:
         changed = k.clone()
-        changed[:, :, -1] = 6 * k[:, :, -1]
+        changed[:, :, -1] = projection[0] * dim**0.25  # the key that the first feature answers to most
         return float((attend(changed) - attend(k))[:, :, : length // 2].abs().max())
 
     def published_causal(keys: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def _box(canvas: Canvas, axes: Axes, place: tuple[float, float], size: tuple[flo
 @figure
 def order_of_products(canvas: Canvas) -> Figure:
     colors = canvas.colors
-    fig, panels = canvas.subplots(2, 1, size=(7.2, 5.4))
+    fig, panels = canvas.subplots(2, 1, size=(7.2, 5.6))
     n, d = 60.0, 14.0
     titles = (
         canvas.say(
@@ -81,7 +81,7 @@ def order_of_products(canvas: Canvas) -> Figure:
             if name == names[0]:
                 axes.text(x - 3.5, 0, "·", ha="center", va="center", fontsize=16)
         axes.set_title(title)
-        axes.set(xlim=(-3, 237), ylim=(-34, 34), aspect="equal")
+        axes.set(xlim=(-3, 198), ylim=(-33, 33), aspect="equal")
         bare(axes)
     return fig
 
@@ -228,7 +228,8 @@ def time_against_length(canvas: Canvas, cost: dict[str, Any]) -> Figure:
     fig, axes = canvas.subplots(size=(7.2, 4.4))
     _against_length(canvas, axes, cost, "ms")
     axes.set_ylabel(canvas.say(zh="一次前向，毫秒", en="forward pass, ms"))
-    axes.legend(title=canvas.say(zh="方法与拟合斜率", en="method and fitted slope"), loc="upper left")
+    title = canvas.say(zh="方法与拟合斜率", en="method and fitted slope")
+    axes.legend(title=title, loc="upper left", handlelength=3)
     axes.set_ylim(top=axes.get_ylim()[1] * 12)
     return fig
 
@@ -238,7 +239,8 @@ def memory_against_length(canvas: Canvas, memory: dict[str, Any]) -> Figure:
     fig, axes = canvas.subplots(size=(7.2, 4.4))
     _against_length(canvas, axes, memory, "mib")
     axes.set_ylabel(canvas.say(zh="内存峰值，MiB", en="peak memory, MiB"))
-    axes.legend(title=canvas.say(zh="方法与拟合斜率", en="method and fitted slope"), loc="upper left")
+    title = canvas.say(zh="方法与拟合斜率", en="method and fitted slope")
+    axes.legend(title=title, loc="upper left", handlelength=3)
     axes.set_ylim(top=axes.get_ylim()[1] * 40)
     return fig
 
@@ -289,10 +291,13 @@ def recall(canvas: Canvas, storage: dict[str, Any], training: dict[str, Any]) ->
         style = {"marker": MARKERS[name], "color": _color(canvas, name), "markersize": 5}
         dashed = "--" if name in ("outer", "delta") else "-"
         left.plot(storage["pairs"], storage[name], dashed, label=_name(canvas, name), **style)
-        if name in FORMS:
-            right.errorbar(training["pairs"], training[name], training[f"{name}_spread"], capsize=3, **style)
+        if name in training:
+            line = {"linestyle": dashed, "capsize": 3}
+            right.errorbar(training["pairs"], training[name], training[f"{name}_spread"], **line, **style)
     for axes, result in ((left, storage), (right, training)):
-        axes.axhline(result["chance"], color=colors.faint, linewidth=1, zorder=0)
+        axes.axhline(result["chance"], color=colors.muted, linestyle=":", linewidth=1, zorder=0)
+        guess = canvas.say(zh="瞎猜", en="guessing")
+        axes.text(2, result["chance"] - 0.012, guess, color=colors.muted, fontsize=8, va="top")
         axes.set_xscale("log", base=2)
         ticks = result["pairs"]
         axes.set_xticks(ticks, [f"{n}" for n in ticks])
@@ -330,5 +335,5 @@ def running_sums(canvas: Canvas, half_sums: dict[str, Any]) -> Figure:
     axes.minorticks_off()
     axes.set_xlabel(canvas.say(zh="已加的位置数", en="positions added"))
     axes.set_ylabel(canvas.say(zh="相对误差", en="relative error"))
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=3)
     return fig

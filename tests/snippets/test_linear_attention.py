@@ -149,7 +149,12 @@ def test_taylor_features_weigh_by_one_plus_the_cosine(agrees_with):
 def test_opposite_vectors_and_zeros_keep_taylor_weights_in_range():
     x = torch.tensor([[0.0, -4.0]])
     assert (taylor_feature_map(x) @ taylor_feature_map(-x).mT).tolist() == [[0.0]]
-    assert taylor_feature_map(torch.zeros(2)).tolist() == [1.0, 0.0, 0.0]
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        ours = taylor_feature_map(torch.zeros(2, dtype=dtype))
+        assert ours.dtype == dtype
+        assert ours.tolist() == [1.0, 0.0, 0.0]
+    assert taylor_feature_map(torch.tensor([3e-12, 4e-12])).tolist() == pytest.approx([1.0, 0.6, 0.8])
+    assert taylor_feature_map(torch.tensor([0.0, 2.0**-14]).half()).tolist() == [1.0, 0.0, 1.0]
     zeros = torch.zeros(1, 1, 3, 2)
     assert torch.equal(linear_attention(zeros, zeros, zeros + 2, taylor_feature_map, eps=0.0), zeros + 2)
     q = x[None, None]
@@ -297,6 +302,17 @@ def test_the_state_is_float32_for_half_precision_and_is_left_as_it_was():
     recurrent_linear_attention(q, k, v, state=state)
     assert torch.equal(state[0], kept[0])
     assert torch.equal(state[1], kept[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_state_kept_in_another_dtype_goes_on_in_that_of_the_sums(dtype):
+    q, k, v = sample(dtype=torch.float32)
+    _, state = recurrent_linear_attention(q, k, v)
+    kept = state[0].to(dtype), state[1].to(dtype)
+    out, after = recurrent_linear_attention(q, k, v, state=kept)
+    expected, _ = recurrent_linear_attention(q, k, v, state=(kept[0].float(), kept[1].float()))
+    assert torch.equal(out, expected)
+    assert (out.dtype, after[0].dtype, after[1].dtype) == (torch.float32,) * 3
 
 
 def test_a_state_of_another_size_is_refused():
@@ -858,7 +874,7 @@ def test_three_forms_agree_at_100_000_positions(agrees_with):
         agrees_with(name, DEFINITION, out[0, 0, rows], np.array(theirs), atol=1e-13)
         torch.testing.assert_close(out, forms[chunked_linear_attention], rtol=0, atol=1e-10)
     exact = forms[chunked_linear_attention]
-    for form in (chunked_linear_attention, linear_attention):
+    for form in CAUSAL:
         single = CAUSAL[form](q.float(), k.float(), v.float(), eps=0.0)
         agrees_with(form, DEFINITION, single[0, 0, rows], np.array(theirs), atol=1e-6)
         assert (single - exact).abs().max() < 1e-5
