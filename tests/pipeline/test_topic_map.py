@@ -79,7 +79,7 @@ def test_a_band_moves_to_where_lines_do_not_cross():
     assert topic_map._crossings(as_given) == 1
     layout = topic_map.arrange(shelves, needs)
     assert topic_map._crossings(layout) == 0
-    assert layout.bands == {"a": ["a1"], "c": ["c2", "c1"], "b": ["b1", "b2"]}
+    assert layout.bands == {"a": ["a1"], "c": ["c1", "c2"], "b": ["b1", "b2"]}
 
 
 def test_the_given_order_is_kept_where_nothing_speaks_against_it():
