@@ -8,14 +8,14 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve build test mutants bench-search lint check confirm new-topic pins zip clean
+.PHONY: help setup serve build test mutants bench-search bench-pages lint check confirm new-topic pins zip clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Make .venv from the pinned requirements
 
-$(READY): requirements.txt pyproject.toml scripts/set_up.py
+$(READY): requirements.txt package-lock.json pyproject.toml scripts/set_up.py
 	@$(PYTHON) scripts/set_up.py $(VENV)
 	@touch $@
 
@@ -35,6 +35,9 @@ mutants: $(READY)  ## Plant bugs in changed snippets; each must be caught or exp
 
 bench-search: $(READY)  ## Measure search against Material's defaults and Pagefind (minutes)
 	@$(RUN) scripts.pipeline bench-search
+
+bench-pages: $(READY)  ## Lighthouse's performance of the built site, on a quiet machine (minutes)
+	@$(RUN) scripts.pipeline bench-pages
 
 lint: $(READY)  ## Style and types
 	@$(RUN) ruff check

@@ -1,5 +1,65 @@
 "use strict";
 
+// Colours: as the system says, until the reader chooses; the page's first script has set them before drawing.
+{
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  dark.addEventListener("change", function () {
+    let chosen = null;
+    try { chosen = localStorage.getItem("scheme"); } catch (error) { /* storage may be disabled */ }
+    if (!chosen) document.body.dataset.mdColorScheme = dark.matches ? "slate" : "default";
+  });
+}
+document.addEventListener("click", function (event) {
+  const button = event.target.closest("button[data-scheme]");
+  if (!button) return;
+  document.body.dataset.mdColorScheme = button.dataset.scheme;
+  document.querySelector(`button[data-scheme]:not([data-scheme="${button.dataset.scheme}"])`).focus();
+  try { localStorage.setItem("scheme", button.dataset.scheme); } catch (error) { /* for this page only */ }
+});
+
+// The theme's switches are labels of hidden boxes: a key must do what a click does, Escape closes.
+document.addEventListener("keydown", function (event) {
+  if ((event.key === "Enter" || event.key === " ") && event.target.matches("label[tabindex]")) {
+    event.preventDefault();
+    event.target.click();
+  } else if (event.key === "Escape") {
+    document.getElementById("__drawer").checked = false;
+  }
+});
+
+// Scrolling: the contents mark the section being read, the header names the page once its title
+// has gone, the button to the top shows when the reader turns back.
+{
+  const contents = [...document.querySelectorAll(".md-sidebar--secondary .md-nav__link[href^='#']")].map(
+    (link) => [link, document.getElementById(decodeURIComponent(link.hash.slice(1)))]);
+  const title = document.querySelector("article h1");
+  const headerTitle = document.querySelector("[data-md-component=header-title]");
+  const toTop = document.querySelector("[data-md-component=top]");
+  let scrolledFrom = scrollY, waiting = false;
+  function scrolled() {
+    waiting = false;
+    const reading = contents.filter(([, head]) => head && head.getBoundingClientRect().top < 100).pop();
+    for (const [link] of contents) {
+      const active = Boolean(reading) && link === reading[0];
+      if (active === link.classList.contains("md-nav__link--active")) continue;
+      link.classList.toggle("md-nav__link--active", active);
+      if (active) {
+        const pane = link.closest(".md-sidebar__scrollwrap");
+        pane.scrollTop = link.getBoundingClientRect().top - pane.getBoundingClientRect().top + pane.scrollTop - pane.clientHeight / 2;
+      }
+    }
+    headerTitle.classList.toggle("md-header__title--active", Boolean(title) && title.getBoundingClientRect().bottom < 48);
+    toTop.hidden = scrollY < 400 || scrollY >= scrolledFrom;
+    scrolledFrom = scrollY;
+  }
+  addEventListener("scroll", function () {
+    if (!waiting) requestAnimationFrame(scrolled);
+    waiting = true;
+  }, { passive: true });
+  toTop.addEventListener("click", () => scrollTo(0, 0));
+  scrolled();
+}
+
 // Copy: the snippet's text is what is shown; the stand-alone form waits in a template.
 document.addEventListener("click", async function (event) {
   const button = event.target.closest("button[data-copy]");
@@ -7,7 +67,7 @@ document.addEventListener("click", async function (event) {
   const block = button.closest(".snippet");
   const source = button.dataset.copy === "snippet"
     ? block.querySelector("pre code").textContent
-    : block.querySelector("template[data-standalone]").content.textContent;
+    : standAlone(block);
   let done = true;
   try {
     await navigator.clipboard.writeText(source);
@@ -21,6 +81,17 @@ document.addEventListener("click", async function (event) {
     setTimeout(() => button.classList.remove("copied"), 1500);
   }
 });
+
+// A published page names the parts of this form that it holds elsewhere: a block shown, or a part shared.
+function standAlone(block) {
+  const shared = document.querySelector("template[data-parts]");
+  const text = function (node) {
+    if (!node.dataset) return node.textContent;
+    if (node.dataset.part) return shared.content.children[node.dataset.part].textContent;
+    return document.getElementById(node.dataset.shown).querySelector("pre code").textContent.replace(/\n$/, "");
+  };
+  return [...block.querySelector("template[data-standalone]").content.childNodes].map(text).join("");
+}
 
 // The clipboard interface exists only on secure origins; this works on plain ones and on files.
 function copyBySelection(text) {

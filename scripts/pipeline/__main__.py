@@ -101,6 +101,13 @@ def bench_search() -> None:
     bench.run()
 
 
+@main.command(name="bench-pages", help="Lighthouse's performance of the built site, median of five runs.")
+def bench_pages() -> None:
+    from scripts.publishing import lighthouse
+
+    lighthouse.bench()
+
+
 @main.command(help="Remove everything that was generated.")
 def clean() -> None:
     for path in (BUILD, SITE):

@@ -11,7 +11,7 @@ from scripts.pipeline import evidence, exports, mutants
 from scripts.pipeline.pages import article, pages, summaries
 from scripts.pipeline.paths import CONFIGS, DOCS, LANGUAGES, ROOT, topics, writing
 from scripts.pipeline.source import snippets_of
-from scripts.publishing import assets, offline, policy
+from scripts.publishing import assets, copies, offline, policy
 
 
 def root_url() -> str:
@@ -52,14 +52,15 @@ def share(target: Path) -> None:
 def finish_language(folder: Path) -> None:
     """Leave out what is not used; inline styles become classes, our assets get names by their content."""
     (folder / "sitemap.xml.gz").unlink()  # holds the time of its making; hosts compress by themselves
-    assets.remove_unused(folder)
     rules: dict[str, str] = {}
     texts = {}
     for path in sorted(folder.rglob("*.html")):
-        text = policy.with_guarded_links(path.read_text(encoding="utf-8"))
+        text = policy.with_guarded_links(copies.packed(path.read_text(encoding="utf-8")))
         texts[path] = policy.without_inline_styles(text, rules)
-    with (folder / "assets" / "site.css").open("a", encoding="utf-8") as sheet:
-        sheet.write(policy.style_sheet(rules))
+    home = folder / "index.html"
+    others = [text for path, text in texts.items() if path != home]
+    assets.one_sheet(folder, [texts[home], *others], policy.style_sheet(rules))
+    assets.remove_unused(folder)
     renamed = assets.fingerprint(folder)
     offline.write_manifest(folder, folder.name)
     for path, text in texts.items():

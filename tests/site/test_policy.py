@@ -68,7 +68,7 @@ def test_every_interaction_stays_within_the_policy(site_url, watched, language):
     view.locator('button[data-copy="standalone"]').first.click()
     view.locator("a[data-enlarge]:visible").first.click()
     view.keyboard.press("Escape")
-    view.locator("label[for^=__palette]:visible").first.click()
+    view.locator("button[data-scheme]:visible").first.click()
     view.keyboard.press("/")
     view.keyboard.type("softmax conv")
     view.locator(".search-hit").first.wait_for()
