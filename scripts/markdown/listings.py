@@ -132,7 +132,7 @@ class TopicsBlock(Listing):
     """`/// topics`: the map of the articles, what each one needs first, and its evidence."""
 
     NAME = "topics"
-    HUES, COLUMNS = 6, 5  # as many as home.css has
+    HUES, COLUMNS = 6, 5  # as many as site.css has
 
     def html(self) -> str:
         here, shelves = page(), categories(page().language)
@@ -141,7 +141,7 @@ class TopicsBlock(Listing):
         names = {category: [one.topic or "" for one in shelf] for category, shelf in shelves.items()}
         layout = topic_map.arrange(names, needs)
         if layout.columns > self.COLUMNS:
-            mend = "drop one that another implies, or give home.css more columns"
+            mend = "drop one that another implies, or give site.css more columns"
             raise here.error(f"prerequisites {layout.columns} deep", mend, self.NAME)
         hue = {category: f"hue-{number % self.HUES + 1}" for number, category in enumerate(names)}
         hue |= {topic: hue[category] for category, shelf in names.items() for topic in shelf}
