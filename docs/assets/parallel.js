@@ -91,7 +91,7 @@
   function sections(parent) {
     const found = new Map([["", []]]);
     let id = "";
-    for (const block of parent.children) {
+    for (const block of parent.querySelectorAll(":scope > :not(template)")) {
       if (block.matches(HEADS)) id = block.id || block.dataset.is || id;
       if (!found.has(id)) found.set(id, []);
       found.get(id).push(block);
