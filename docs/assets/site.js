@@ -105,9 +105,10 @@ function copyBySelection(text) {
   return done;
 }
 
-function announce(message) {
+function announce(message, seen) {
   const status = document.getElementById("site-status");
   status.textContent = "";
+  status.classList.toggle("seen", Boolean(seen));
   requestAnimationFrame(() => { status.textContent = message; });
 }
 
@@ -169,6 +170,35 @@ function readingAt() {
   const heads = [...document.querySelectorAll("article h2[id], article h3[id]")];
   const passed = heads.filter((head) => head.getBoundingClientRect().top < 100);
   return passed.length && scrollY > 0 ? "#" + passed[passed.length - 1].id : "";
+}
+
+// Both languages side by side: fetched when the reader asks for it, or did so on an earlier page. Files
+// cannot be fetched from files.
+const parallel = document.querySelector("button[data-parallel]");
+if (parallel) {
+  parallel.hidden = location.protocol === "file:";
+  const begin = function () {
+    const script = document.createElement("script");
+    script.src = parallel.dataset.parallel;
+    script.onerror = function () {
+      announce(parallel.dataset.failed, true);
+      parallel.addEventListener("click", begin, { once: true });
+    };
+    document.head.append(script);
+  };
+  let kept = null;
+  try { kept = localStorage.getItem("parallel"); } catch (error) { /* storage may be disabled */ }
+  if (kept && !parallel.hidden && matchMedia("(min-width: 75em)").matches) begin();
+  else parallel.addEventListener("click", begin, { once: true });
+}
+
+// Progress through an article, where style sheets cannot draw it.
+const progress = document.querySelector(".progress");
+if (progress && !CSS.supports("animation-timeline: scroll()")) {
+  addEventListener("scroll", function () {
+    const whole = document.documentElement.scrollHeight - innerHeight;
+    progress.style.transform = `scaleX(${scrollY / whole})`;
+  }, { passive: true });
 }
 
 // Search: nothing of it is loaded before the reader turns to it, by focus, by / or s, or by a link with a query.

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from scripts.pipeline.pages import Page, article, pages
+from scripts.pipeline.pages import Page, article, pages, shelves
 from scripts.pipeline.paths import ROOT
 from scripts.pipeline.words import say
 
@@ -88,11 +88,19 @@ def gb_t_7714(page: Page, url: str) -> tuple[str, str]:
 
 
 def neighbours(page: Page) -> tuple[list[Page], list[Page]]:
-    """What a reader needs before an article, and where it leads: the articles that need it."""
+    """What a reader needs before an article, and where it leads: the articles that need it, or else the
+    next one that needs nothing unread.
+    """
     if not page.topic:
         return [], []
     first = [found for topic in page.meta["prerequisites"] if (found := article(topic, page.language))]
-    then = [other for other in pages(page.language) if page.topic in other.meta.get("prerequisites", ())]
+    order = [other for shelf in shelves(page.language).values() for other in shelf]
+    then = [other for other in order if page.topic in other.meta["prerequisites"]]
+    if not then and page in order:
+        at = order.index(page)
+        known = {page.topic, *page.meta["prerequisites"]}
+        rest = (other for other in order[at + 1 :] + order[:at] if other.topic not in known)
+        then = [other for other in rest if known.issuperset(other.meta["prerequisites"])][:1]
     return first, then
 
 

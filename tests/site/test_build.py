@@ -49,6 +49,7 @@ ON_PURPOSE = {
     "*/worker.js": "the offline book",
     "*/search/*.js": "search, loaded on intent",
     "*/assets/search/*.js": "search, loaded on intent",
+    "*/assets/parallel.*": "both languages side by side, loaded on intent",
     "*/cards/*.png": "other sites",
     "*/assets/katex/LICENSE": "the licence of what is vendored",
     "*/assets/icon-*.png": "installing",

@@ -110,6 +110,8 @@ def test_what_to_read_first_is_said_and_leads_back(site, language, page):
         assert any(other.title in line for line in lines)
     for other in first:
         assert page in metadata.neighbours(other)[1]
+    assert then, "a reader is never left at a dead end"
+    assert page not in then
 
 
 def test_both_languages_take_about_as_long_to_read():
