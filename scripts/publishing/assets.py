@@ -14,8 +14,8 @@ from scripts.publishing.tags import Tag, retag, tags
 SHEET, SCRIPT = "assets/site.css", "assets/site.js"
 HASHED = ("assets/site.*.css", "assets/site.*.js", "assets/fonts/*.woff2")
 
-# What the theme and KaTeX bring and the site does not use, or has in files of its own.
-UNUSED = ("assets/javascripts", "assets/stylesheets", "assets/katex", "assets/images", "**/*.map")
+# What the theme and KaTeX bring and the site does not use, or has in files of its own; KaTeX's LICENSE stays.
+UNUSED = ("assets/javascripts", "assets/stylesheets", "assets/katex/fonts", "assets/katex/*.css", "assets/images", "**/*.map")
 
 
 def remove_unused(folder: Path) -> None:
@@ -31,7 +31,8 @@ def one_sheet(folder: Path, pages: Collection[str], last_rules: str) -> None:
         styles.moved((folder / name).read_text(encoding="utf-8"), Path(name).parent.relative_to("assets"))
         for name in (*names, SHEET)
     )
-    scripts = [path.read_text(encoding="utf-8") for path in (folder / SCRIPT, *folder.glob("assets/search/*.js"))]
+    ours = [*folder.glob("assets/*.js"), *folder.glob("assets/search/*.js")]
+    scripts = [path.read_text(encoding="utf-8") for path in ours]
     scripts += {script for page in pages for script in inline_scripts(page)}
     used = set().union(*map(styles.words_of, pages), *map(styles.words_in_script, scripts))
     sheet = styles.purged(whole + last_rules, used)

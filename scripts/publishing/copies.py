@@ -18,7 +18,8 @@ def packed(html: str) -> str:
     the form together again.
     """
     shown = {_text(code).rstrip("\n"): f'shown="{name}"' for name, code in SHOWN.findall(html)}
-    counts = Counter(part for form in FORM.findall(html) for part in set(unescape(form).rstrip("\n").split(GAP)))
+    forms = [unescape(form).rstrip("\n").split(GAP) for form in FORM.findall(html)]
+    counts = Counter(part for parts in forms for part in dict.fromkeys(parts))  # in the page's order
     often = [part for part, count in counts.items() if count > 1 and part not in shown]
     shared = {part: f'part="{place}"' for place, part in enumerate(often)}
     named = shown | shared
