@@ -1,0 +1,866 @@
+"""DETR: a set of boxes straight from a transformer, matched to the truth one to one."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Target = dict[str, Tensor]
+Assignment = tuple[np.ndarray, np.ndarray]
+
+
+def _upcast(boxes: Tensor) -> Tensor:
+    """Areas of boxes in pixels overflow half precision: 300 x 300 is above 65,504."""
+    if boxes.shape[-1:] != (4,):
+        raise ValueError(f"boxes need 4 numbers each, got shape {tuple(boxes.shape)}")
+    return boxes if boxes.dtype == torch.float64 else boxes.float()
+
+
+def box_cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """Center and size to corners: (x - w/2, y - h/2, x + w/2, y + h/2).
+
+    boxes (..., 4) floating point. Gives (..., 4) of the same dtype. Raises ValueError
+    if the last axis is not 4 long.
+
+    Example:
+        >>> import torch
+        >>> box_cxcywh_to_xyxy(torch.tensor([0.5, 0.5, 0.4, 0.2]))
+        tensor([0.3000, 0.4000, 0.7000, 0.6000])
+    """
+    if boxes.shape[-1:] != (4,):
+        raise ValueError(f"boxes need 4 numbers each, got shape {tuple(boxes.shape)}")
+    center, size = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([center - size / 2, center + size / 2], dim=-1)
+
+
+def box_xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """Corners to center and size: the inverse of `box_cxcywh_to_xyxy`.
+
+    boxes (..., 4) floating point. Gives (..., 4) of the same dtype. Raises ValueError
+    if the last axis is not 4 long.
+
+    Example:
+        >>> import torch
+        >>> box_xyxy_to_cxcywh(torch.tensor([10.0, 20.0, 30.0, 24.0]))
+        tensor([20., 22., 20.,  4.])
+    """
+    if boxes.shape[-1:] != (4,):
+        raise ValueError(f"boxes need 4 numbers each, got shape {tuple(boxes.shape)}")
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], dim=-1)
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """Areas of boxes (..., 4) given by their corners (x1, y1, x2, y2): (...).
+
+    Half precision is computed and returned in float32, where 300 x 300 pixels do not
+    overflow. Raises ValueError if the last axis is not 4 long.
+
+    Example:
+        >>> import torch
+        >>> box_area(torch.tensor([[0, 0, 300, 300]], dtype=torch.float16))
+        tensor([90000.])
+    """
+    boxes = _upcast(boxes)
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def box_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Intersection over union of every box of a with every box of b, and the unions.
+
+    a (N, 4), b (M, 4): corners (x1, y1, x2, y2). Gives two (N, M) tensors, float32 or
+    float64. Two boxes without area have IoU 0, not NaN. Raises ValueError for other
+    shapes.
+
+    Example:
+        >>> import torch
+        >>> iou, union = box_iou(
+        ...     torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]])
+        ... )
+        >>> iou, union
+        (tensor([[0.3333]]), tensor([[6.]]))
+    """
+    if a.ndim != 2 or b.ndim != 2:
+        raise ValueError(f"expected (N, 4) and (M, 4), got {a.shape} and {b.shape}")
+    a, b = _upcast(a), _upcast(b)
+    low = torch.maximum(a[:, None, :2], b[:, :2])  # (N, M, 2)
+    high = torch.minimum(a[:, None, 2:], b[:, 2:])
+    overlap = (high - low).clamp(min=0).prod(-1)  # (N, M)
+    union = box_area(a)[:, None] + box_area(b) - overlap
+    # Dividing by 1 where there is nothing keeps NaN out of the gradient as well.
+    return overlap / torch.where(union > 0, union, 1), union
+
+
+def generalized_box_iou(a: Tensor, b: Tensor) -> Tensor:
+    """GIoU of every box of a with every box of b: IoU - (hull - union) / hull.
+
+    a (N, 4), b (M, 4): corners (x1, y1, x2, y2). Gives (N, M) in [-1, 1]: 1 for equal
+    boxes, below 0 the farther apart they are, where IoU is 0 and has no slope. The hull
+    is the smallest box around both; if even that has no area, GIoU is 0. Raises
+    ValueError for corners in the wrong order or NaN.
+    Source: Rezatofighi et al. 2019, algorithm 1.
+
+    Example:
+        >>> import torch
+        >>> a = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        >>> b = torch.tensor([[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 2.0, 1.0], [3.0, 0, 4, 1]])
+        >>> generalized_box_iou(a, b)
+        tensor([[ 1.0000,  0.0000, -0.5000]])
+    """
+    for boxes in (a, b):
+        if not (boxes[..., 2:] >= boxes[..., :2]).all():  # NaN fails as well
+            raise ValueError(
+                "expected corners x1 <= x2 and y1 <= y2; got cxcywh or NaN?"
+            )
+    iou, union = box_iou(a, b)
+    a, b = _upcast(a), _upcast(b)
+    low = torch.minimum(a[:, None, :2], b[:, :2])  # (N, M, 2)
+    high = torch.maximum(a[:, None, 2:], b[:, 2:])
+    hull = (high - low).prod(-1)  # (N, M)
+    return iou - (hull - union) / torch.where(hull > 0, hull, 1)
+
+
+class SinePositionEmbedding(nn.Module):
+    """Sine and cosine codes of the row and of the column, half of the channels each.
+
+    forward(mask): mask (B, H, W), True where the picture is padding. Gives
+    (B, dim, H, W) float32. Padding is not counted, so with `normalize` the codes run
+    from 0 to 2 pi over the *picture*, however far it was padded. Raises ValueError if
+    dim is not a multiple of 4 or mask not boolean of three axes.
+    Source: Carion et al. 2020, appendix A.4.
+
+    Example:
+        >>> import torch
+        >>> SinePositionEmbedding(8)(torch.zeros(2, 5, 7, dtype=torch.bool)).shape
+        torch.Size([2, 8, 5, 7])
+    """
+
+    def __init__(self, dim: int, temperature: float = 10000, normalize: bool = True):
+        super().__init__()
+        if dim < 4 or dim % 4:
+            raise ValueError(f"dim must be a multiple of 4, got {dim}")
+        self.dim, self.temperature, self.normalize = dim, temperature, normalize
+
+    def forward(self, mask: Tensor) -> Tensor:
+        if mask.ndim != 3 or mask.dtype != torch.bool:
+            raise ValueError(
+                f"expected a boolean mask (B, H, W), got {tuple(mask.shape)} of {mask.dtype}"
+            )
+        codes = []
+        for axis in (1, 2):  # rows, then columns
+            place = (~mask).cumsum(axis, dtype=torch.float32)  # (B, H, W), from 1
+            if self.normalize:
+                last = place.narrow(axis, mask.shape[axis] - 1, 1)
+                place = place / (last + 1e-6) * 2 * torch.pi
+            pairs = torch.arange(self.dim // 4, device=mask.device)
+            angle = place[..., None] / self.temperature ** (pairs * 4 / self.dim)
+            # sin and cos of one frequency are neighbors: (B, H, W, dim / 4, 2)
+            codes.append(torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(3))
+        return torch.cat(codes, dim=-1).permute(0, 3, 1, 2)
+
+
+def linear_assignment(cost: np.ndarray) -> Assignment:
+    """Pair rows with columns, each at most once, so that the sum of costs is least.
+
+    cost (N, M): finite numbers. Gives two index arrays of min(N, M), rows ascending, as
+    `scipy.optimize.linear_sum_assignment` does. Takes min(N, M)^2 max(N, M) steps: row
+    by row, the cheapest path of exchanges that frees a column, found by Dijkstra's
+    algorithm on costs kept from below zero by the prices u and v. Raises ValueError if
+    cost is not a finite matrix.
+    Source: Crouse 2016, section II (Jonker and Volgenant's shortest augmenting path).
+
+    Example:
+        >>> import numpy as np
+        >>> rows, columns = linear_assignment(np.array([[1, 2], [2, 9]]))
+        >>> rows.tolist(), columns.tolist()  # not the cheapest cell first: 1 + 9 > 2 + 2
+        ([0, 1], [1, 0])
+    """
+    cost = np.asarray(cost, dtype=np.float64)
+    if cost.ndim != 2 or not np.isfinite(cost).all():
+        raise ValueError(f"expected a matrix of finite costs, got shape {cost.shape}")
+    if cost.shape[0] > cost.shape[1]:
+        columns, rows = linear_assignment(cost.T)
+        order = rows.argsort()
+        return rows[order], columns[order]
+    n, m = cost.shape
+    u, v = np.zeros(n), np.zeros(m)
+    row_of, column_of = np.full(m, -1), np.full(n, -1)
+    for new in range(n):
+        shortest, before = np.full(m, np.inf), np.full(m, -1)
+        done, tree, row, length = np.zeros(m, dtype=bool), [], new, 0.0
+        while row >= 0:
+            tree.append(row)
+            through = length + cost[row] - u[row] - v
+            better = ~done & (through < shortest)
+            shortest[better], before[better] = through[better], row
+            column = np.where(done, np.inf, shortest).argmin()
+            length, done[column] = shortest[column], True
+            row = row_of[column]  # -1: the column is free
+        u[new] += length
+        others = np.array(tree[1:], dtype=np.int64)
+        u[others] += length - shortest[column_of[others]]
+        v[done] -= length - shortest[done]
+        while column >= 0:  # exchange along the path, back to the new row
+            row = row_of[column] = before[column]
+            column, column_of[row] = column_of[row], column
+    return np.arange(n), column_of
+
+
+class HungarianMatcher:
+    """Give every true object its own query, at the least total cost.
+
+    cost_class * -p(true class) + cost_bbox * L1 + cost_giou * -GIoU, where p is the
+    softmax probability, not its logarithm. Called with outputs {"pred_logits":
+    (B, Q, K + 1), "pred_boxes": (B, Q, 4)} and B targets {"labels": (n,), "boxes":
+    (n, 4)}, boxes as cxcywh in [0, 1]. Gives B pairs (query_index, target_index) of
+    min(Q, n) int64 indices on the CPU, queries ascending; empty where n is 0. No
+    gradient flows. `assign` may replace the optimal assignment. Raises ValueError if
+    the number of targets is not B, a label is not in 0 to K - 1, or a cost not finite.
+    Source: Carion et al. 2020, section 3.1 and appendix A.2.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[0.0, 0.0, 5.0], [5.0, 0.0, 0.0]]])
+        >>> boxes = torch.tensor([[[0.1, 0.1, 0.1, 0.1], [0.5, 0.5, 0.2, 0.2]]])
+        >>> target = {"labels": torch.tensor([0]), "boxes": boxes[0, 1:]}
+        >>> HungarianMatcher()({"pred_logits": logits, "pred_boxes": boxes}, [target])
+        [(tensor([1]), tensor([0]))]
+    """
+
+    def __init__(
+        self,
+        cost_class: float = 1,
+        cost_bbox: float = 5,
+        cost_giou: float = 2,
+        assign: Callable[[np.ndarray], Assignment] = linear_assignment,
+    ):
+        self.cost_class, self.cost_bbox, self.cost_giou = (
+            cost_class,
+            cost_bbox,
+            cost_giou,
+        )
+        self.assign = assign
+
+    @torch.no_grad()
+    def cost(self, logits: Tensor, boxes: Tensor, target: Target) -> Tensor:
+        """The cost of every query (Q, K + 1), (Q, 4) for every object: (Q, n)."""
+        labels, truth = target["labels"], _upcast(target["boxes"])
+        if ((labels < 0) | (labels >= logits.shape[-1] - 1)).any():
+            raise ValueError(
+                f"labels must lie in 0 to {logits.shape[-1] - 2}, got {labels.tolist()}"
+            )
+        boxes = _upcast(boxes).to(truth.dtype)
+        probability = logits.softmax(-1, dtype=truth.dtype)[:, labels]  # (Q, n)
+        distance = (boxes[:, None] - truth).abs().sum(-1)
+        giou = generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(truth))
+        weighted = self.cost_bbox * distance - self.cost_giou * giou
+        total: Tensor = weighted - self.cost_class * probability
+        return total
+
+    def __call__(
+        self, outputs: dict[str, Any], targets: Sequence[Target]
+    ) -> list[tuple[Tensor, Tensor]]:
+        logits, boxes = outputs["pred_logits"], outputs["pred_boxes"]
+        if len(targets) != len(logits):
+            raise ValueError(f"{len(logits)} images, but {len(targets)} targets")
+        pairs = []
+        for of_image in zip(logits, boxes, targets, strict=True):
+            query, target = self.assign(self.cost(*of_image).cpu().numpy())
+            pairs.append((torch.as_tensor(query), torch.as_tensor(target)))
+        return pairs
+
+
+class DetrLoss(nn.Module):
+    """Classes of all queries, boxes of the matched ones, after every decoder layer.
+
+    outputs and targets as for HungarianMatcher; outputs may hold "aux_outputs", a list
+    of further {"pred_logits", "pred_boxes"}, each matched anew. Gives scalars:
+    "loss_ce", cross-entropy over all queries, class K ("no object") for the unmatched
+    with weight `no_object_weight`, divided by the sum of weights; "loss_bbox" (L1) and
+    "loss_giou" (1 - GIoU), sums over the pairs divided by the number of true boxes of
+    the *batch*, at least 1; the same with _0, _1, ... for aux_outputs; and "loss", all
+    of them weighted and added. Raises ValueError for logits without K + 1 classes.
+    Source: Carion et al. 2020, section 3.1 and appendix A.2.
+
+    Example:
+        >>> import torch
+        >>> logits, boxes = torch.zeros(1, 2, 4), torch.full((1, 2, 4), 0.5)
+        >>> target = {"labels": torch.tensor([1]), "boxes": torch.full((1, 4), 0.5)}
+        >>> losses = DetrLoss(num_classes=3, matcher=HungarianMatcher())(
+        ...     {"pred_logits": logits, "pred_boxes": boxes}, [target]
+        ... )
+        >>> {name: round(float(value), 4) for name, value in losses.items()}
+        {'loss_ce': 1.3863, 'loss_bbox': 0.0, 'loss_giou': 0.0, 'loss': 1.3863}
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        matcher: HungarianMatcher,
+        no_object_weight: float = 0.1,
+        weights: tuple[float, float, float] = (1, 5, 2),
+    ):
+        super().__init__()
+        self.num_classes, self.matcher = num_classes, matcher
+        self.scales = dict(
+            zip(("loss_ce", "loss_bbox", "loss_giou"), weights, strict=True)
+        )
+        class_weight = torch.ones(num_classes + 1)
+        class_weight[-1] = no_object_weight
+        self.register_buffer("class_weight", class_weight, persistent=False)
+
+    def _layer(
+        self, outputs: dict[str, Any], targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        logits, boxes = outputs["pred_logits"].float(), outputs["pred_boxes"].float()
+        wanted = torch.full(logits.shape[:2], self.num_classes, device=logits.device)
+        distance = giou = boxes.sum() * 0  # a zero with a gradient, if nothing matches
+        for i, (query, target) in enumerate(self.matcher(outputs, targets)):
+            query, target = query.to(logits.device), target.to(logits.device)
+            wanted[i, query] = targets[i]["labels"][target]
+            ours, theirs = boxes[i, query], targets[i]["boxes"][target].float()
+            distance = distance + (ours - theirs).abs().sum()
+            pairs = generalized_box_iou(
+                box_cxcywh_to_xyxy(ours), box_cxcywh_to_xyxy(theirs)
+            )
+            giou = giou + (1 - pairs.diagonal()).sum()
+        weight = self.get_buffer("class_weight")
+        total = F.cross_entropy(logits.transpose(1, 2), wanted, weight, reduction="sum")
+        count = max(sum(len(target["labels"]) for target in targets), 1)
+        # The clamp is for a batch of no query, where the sum is 0 as well.
+        mean = total / weight[wanted].sum().clamp(min=torch.finfo(torch.float32).tiny)
+        return {
+            "loss_ce": mean,
+            "loss_bbox": distance / count,
+            "loss_giou": giou / count,
+        }
+
+    def forward(
+        self, outputs: dict[str, Any], targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        classes = outputs["pred_logits"].shape[-1]
+        if classes != self.num_classes + 1:
+            raise ValueError(
+                f"expected {self.num_classes + 1} logits a query, got {classes}"
+            )
+        layers = [outputs, *outputs.get("aux_outputs", [])]
+        losses, total = {}, torch.zeros((), device=outputs["pred_logits"].device)
+        for number, layer in enumerate(layers, start=-1):
+            suffix = "" if number < 0 else f"_{number}"
+            for name, value in self._layer(layer, targets).items():
+                losses[name + suffix] = value
+                total = total + self.scales[name] * value
+        return {**losses, "loss": total}
+
+
+class DetrEncoderLayer(nn.Module):
+    """Self-attention over the pixels, then a small network for each: post-norm.
+
+    forward(x, position, padding=None): x (B, N, dim), position (B, N, dim) added to
+    queries and keys but not to values, padding (B, N), True where a pixel is padding.
+    Gives (B, N, dim). Source: Carion et al. 2020, appendix A.3 and figure 10.
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(2, 6, 8)
+        >>> DetrEncoderLayer(dim=8, heads=2, hidden=16)(x, torch.zeros_like(x)).shape
+        torch.Size([2, 6, 8])
+    """
+
+    def __init__(self, dim: int, heads: int, hidden: int, dropout: float = 0.1):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
+        self.up, self.down = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, position: Tensor, padding: Tensor | None = None
+    ) -> Tensor:
+        where = x + position
+        seen, _ = self.attention(where, where, x, padding, need_weights=False)
+        x = self.norms[0](x + self.dropout(seen))
+        hidden = self.dropout(F.relu(self.up(x)))
+        return self.norms[1](x + self.dropout(self.down(hidden)))
+
+
+class DetrDecoderLayer(nn.Module):
+    """Queries look at each other, then at the picture, then think: post-norm.
+
+    forward(x, query_position, memory, position, padding=None): x, query_position
+    (B, Q, dim); memory, position (B, N, dim): the encoder's output and its codes;
+    padding (B, N), True where a pixel is padding. Positions are added to queries and
+    keys, not to values. Gives x (B, Q, dim) and the attention to the picture (B, Q, N),
+    the mean of the heads. Source: Carion et al. 2020, appendix A.3 and figure 10.
+
+    Example:
+        >>> import torch
+        >>> x, memory = torch.zeros(2, 3, 8), torch.randn(2, 6, 8)
+        >>> layer = DetrDecoderLayer(dim=8, heads=2, hidden=16)
+        >>> x, attention = layer(x, torch.randn(2, 3, 8), memory, torch.zeros_like(memory))
+        >>> x.shape, attention.shape
+        (torch.Size([2, 3, 8]), torch.Size([2, 3, 6]))
+    """
+
+    def __init__(self, dim: int, heads: int, hidden: int, dropout: float = 0.1):
+        super().__init__()
+        self.mutual = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
+        self.cross = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
+        self.up, self.down = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        query_position: Tensor,
+        memory: Tensor,
+        position: Tensor,
+        padding: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        where = x + query_position
+        seen, _ = self.mutual(where, where, x, need_weights=False)
+        x = self.norms[0](x + self.dropout(seen))
+        seen, attention = self.cross(
+            x + query_position, memory + position, memory, padding
+        )
+        x = self.norms[1](x + self.dropout(seen))
+        hidden = self.dropout(F.relu(self.up(x)))
+        return self.norms[2](x + self.dropout(self.down(hidden))), attention
+
+
+class Detr(nn.Module):
+    """A small DETR: convolutions to 1/8, encoder, decoder, and two heads for all layers.
+
+    forward(images, mask=None): images (B, 3, H, W), mask (B, H, W), True where an image
+    is padding. Gives "pred_logits" (B, Q, num_classes + 1), the last for "no object";
+    "pred_boxes" (B, Q, 4), cxcywh in [0, 1]; "aux_outputs", both from every earlier
+    decoder layer; and for a mask head and figures "queries" (B, Q, dim), "memory"
+    (B, dim, h, w), "features" at 1/2 and 1/4, "attention" (B, Q, h, w), "padding"
+    (B, h, w). Raises ValueError for images without 3 channels or a mask that does not
+    fit. Source: Carion et al. 2020, section 3.2; the backbone is ours, in place of a
+    ResNet.
+
+    Example:
+        >>> import torch
+        >>> model = Detr(num_classes=3, num_queries=5, dim=16, heads=2)
+        >>> outputs = model(torch.zeros(2, 3, 32, 48))
+        >>> outputs["pred_logits"].shape, outputs["pred_boxes"].shape
+        (torch.Size([2, 5, 4]), torch.Size([2, 5, 4]))
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_queries: int = 100,
+        dim: int = 256,
+        heads: int = 8,
+        encoder_layers: int = 6,
+        decoder_layers: int = 6,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        widths = [3, dim // 4, dim // 2, dim]
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(i, o, 3, 2, 1), nn.GroupNorm(4, o), nn.ReLU())
+            for i, o in pairwise(widths)
+        )
+        self.embed = nn.Conv2d(dim, dim, 3, padding=1)
+        self.position = SinePositionEmbedding(dim)
+        size = (dim, heads, 4 * dim, dropout)
+        self.encoder = nn.ModuleList(
+            DetrEncoderLayer(*size) for _ in range(encoder_layers)
+        )
+        self.decoder = nn.ModuleList(
+            DetrDecoderLayer(*size) for _ in range(decoder_layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.query_position = nn.Parameter(torch.randn(num_queries, dim))
+        self.classify = nn.Linear(dim, num_classes + 1)
+        wide = [m for _ in range(2) for m in (nn.Linear(dim, dim), nn.ReLU())]
+        self.locate = nn.Sequential(*wide, nn.Linear(dim, 4))
+
+    def forward(self, images: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
+        if mask is None:
+            mask = images.new_zeros((len(images), *images.shape[2:]), dtype=torch.bool)
+        if mask.shape != (len(images), *images.shape[2:]):
+            raise ValueError(
+                f"mask {tuple(mask.shape)} for images {tuple(images.shape)}"
+            )
+        features = [self.stages[0](images)]
+        for stage in list(self.stages)[1:]:
+            features.append(stage(features[-1]))
+        x = self.embed(features.pop())  # (B, dim, h, w)
+        padding = F.interpolate(mask[:, None].float(), x.shape[2:]).squeeze(1) > 0
+        position = self.position(padding).to(x.dtype).flatten(2).mT  # (B, h * w, dim)
+        memory, flat = x.flatten(2).mT, padding.flatten(1)
+        for layer in self.encoder:
+            memory = layer(memory, position, flat)
+        query_position = self.query_position.expand(len(images), -1, -1)
+        queries, layers = torch.zeros_like(query_position), []  # nothing but a place
+        for layer in self.decoder:
+            queries, attention = layer(queries, query_position, memory, position, flat)
+            found = self.norm(queries)
+            layers.append(
+                {
+                    "pred_logits": self.classify(found),
+                    "pred_boxes": self.locate(found).sigmoid(),
+                }
+            )
+        return layers[-1] | {
+            "aux_outputs": layers[:-1],
+            "queries": found,
+            "memory": memory.mT.unflatten(2, x.shape[2:]),
+            "features": features,
+            "attention": attention.unflatten(2, x.shape[2:]),
+            "padding": padding,
+        }
+
+
+def post_process(
+    outputs: dict[str, Any], image_sizes: Tensor
+) -> list[dict[str, Tensor]]:
+    """Scores, labels and boxes in pixels: all of them, without suppression.
+
+    outputs as of Detr; image_sizes (B, 2): height and width of each image before
+    padding. Gives for every image "scores" (Q,), the best class's probability with "no
+    object" left out after the softmax; "labels" (Q,); "boxes" (Q, 4), corners in
+    pixels. Raises ValueError if image_sizes is not (B, 2).
+    Source: Carion et al. 2020, section 4 and appendix A.4 (inference).
+
+    Example:
+        >>> import torch
+        >>> outputs = {
+        ...     "pred_logits": torch.tensor([[[0.0, 2.0, 2.0]]]),
+        ...     "pred_boxes": torch.tensor([[[0.5, 0.5, 0.5, 1.0]]]),
+        ... }
+        >>> post_process(outputs, torch.tensor([[100, 200]]))[0]["boxes"]
+        tensor([[ 50.,   0., 150., 100.]])
+    """
+    logits, boxes = outputs["pred_logits"], outputs["pred_boxes"]
+    if image_sizes.shape != (len(logits), 2):
+        raise ValueError(
+            f"expected {(len(logits), 2)} sizes, got {tuple(image_sizes.shape)}"
+        )
+    scores, labels = logits.softmax(-1)[..., :-1].max(-1)  # (B, Q)
+    height, width = image_sizes.to(boxes).unbind(1)
+    scale = torch.stack([width, height, width, height], dim=1)[:, None]  # (B, 1, 4)
+    corners = box_cxcywh_to_xyxy(boxes) * scale
+    return [
+        {"scores": s, "labels": c, "boxes": b}
+        for s, c, b in zip(scores, labels, corners, strict=True)
+    ]
+
+
+class MaskHead(nn.Module):
+    """Attention maps of each query over the picture, sharpened to a mask at 1/2.
+
+    forward(outputs): outputs of Detr. Gives mask logits (B, Q, 2 * h2, 2 * w2), at the
+    size of the finest feature map. The maps are a softmax over all heads and pixels
+    together; padding has none. Convolutions see each query's maps with the memory, and
+    take in the finer features by addition. feature_dims: channels of outputs'
+    "features", finest first. Raises ValueError if their number does not fit.
+    Source: Carion et al. 2020, section 4.4 and figure 8.
+
+    Example:
+        >>> import torch
+        >>> model = Detr(num_classes=3, num_queries=5, dim=16, heads=2)
+        >>> head = MaskHead(dim=16, heads=2, feature_dims=(4, 8))
+        >>> head(model(torch.zeros(2, 3, 32, 48))).shape
+        torch.Size([2, 5, 16, 24])
+    """
+
+    def __init__(
+        self, dim: int, heads: int, feature_dims: Sequence[int], width: int = 16
+    ):
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim {dim} is not a multiple of {heads} heads")
+        self.heads = heads
+        self.query, self.key = nn.Linear(dim, dim), nn.Conv2d(dim, dim, 1)
+        self.reduce, self.mix = nn.Conv2d(dim, width, 1), nn.Conv2d(heads, width, 1)
+        self.adapt = nn.ModuleList(
+            nn.Conv2d(d, width, 1) for d in reversed(feature_dims)
+        )
+        steps = len(feature_dims) + 1
+        self.refine = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(4, width))
+            for _ in range(steps)
+        )
+        self.last = nn.Conv2d(width, 1, 1)
+
+    def attention(self, outputs: dict[str, Any]) -> Tensor:
+        """Maps (B, Q, heads, h, w), those of one query adding up to 1."""
+        query = self.query(outputs["queries"]).unflatten(-1, (self.heads, -1))
+        key = self.key(outputs["memory"]).unflatten(1, (self.heads, -1))
+        energy = torch.einsum("bqnd,bndhw->bqnhw", query * query.shape[-1] ** -0.5, key)
+        energy = energy.masked_fill(outputs["padding"][:, None, None], -torch.inf)
+        return energy.flatten(2).softmax(-1).view_as(energy)
+
+    def forward(self, outputs: dict[str, Any]) -> Tensor:
+        if len(outputs["features"]) != len(self.adapt):
+            raise ValueError(
+                f"expected {len(self.adapt)} feature maps, got {len(outputs['features'])}"
+            )
+        maps = self.attention(outputs)
+        batch, queries = maps.shape[:2]
+        # Maps sum to 1 over all pixels: scaled, so that a uniform one is 1 everywhere.
+        x = self.mix(maps.flatten(0, 1) * maps[0, 0].numel())
+        x = x.unflatten(0, (batch, queries)) + self.reduce(outputs["memory"])[:, None]
+        x = F.relu(self.refine[0](x.flatten(0, 1)))
+        finer = zip(
+            self.adapt,
+            reversed(outputs["features"]),
+            list(self.refine)[1:],
+            strict=True,
+        )
+        for adapt, feature, refine in finer:
+            x = F.interpolate(x, feature.shape[2:]).unflatten(0, (batch, queries))
+            x = F.relu(refine((x + adapt(feature)[:, None]).flatten(0, 1)))
+        return self.last(x).squeeze(1).unflatten(0, (batch, queries))
+
+
+def mask_loss(
+    logits: Tensor, masks: Tensor, alpha: float = 0.25, gamma: float = 2
+) -> Tensor:
+    """Focal loss plus Dice loss of N masks, each a mean over the masks.
+
+    logits, masks (N, H, W), masks 0 or 1. The focal loss multiplies cross-entropy by
+    (1 - p)^gamma, p the probability given to the truth, and by alpha for a pixel of the
+    object, 1 - alpha for the rest; Dice is 1 - (2 sum pm + 1) / (sum p + sum m + 1).
+    A scalar, 0 if N is 0. Raises ValueError for unequal shapes.
+    Source: Carion et al. 2020, section 4.4 and appendix A.2; Lin et al. 2017, eq. 5.
+
+    Example:
+        >>> import torch
+        >>> mask_loss(torch.full((1, 2, 2), 9.0), torch.ones(1, 2, 2))
+        tensor(5.4777e-05)
+    """
+    if logits.shape != masks.shape or logits.ndim != 3:
+        raise ValueError(
+            f"expected two (N, H, W), got {logits.shape} and {masks.shape}"
+        )
+    masks = masks.to(logits.dtype)
+    p = logits.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    missed = p + masks - 2 * p * masks  # 1 - the probability given to the truth
+    balance = 1 - alpha + (2 * alpha - 1) * masks
+    focal = (balance * missed**gamma * entropy).flatten(1).mean(1)
+    shared, both = (p * masks).flatten(1).sum(1), (p + masks).flatten(1).sum(1)
+    dice = 1 - (2 * shared + 1) / (both + 1)
+    return (focal + dice).sum() / max(len(logits), 1)
+
+
+def merge_panoptic(
+    masks: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    stuff: Sequence[int] = (),
+    min_score: float = 0.85,
+    min_area: int = 4,
+) -> tuple[Tensor, Tensor]:
+    """One segment for every pixel, from the masks of one image's queries.
+
+    masks (Q, H, W) logits, scores and labels (Q,) as from post_process. Queries with a
+    score above `min_score` compete: each pixel goes to the largest logit, so segments
+    cannot overlap. Masks of one class in `stuff` become one segment; segments of at
+    most `min_area` pixels are dropped, and the others compete anew. Gives the map
+    (H, W) of segment numbers and their classes (S,); without any, a map of -1. Raises
+    ValueError if the three do not speak of the same queries.
+    Source: Carion et al. 2020, section 4.4 (filter at 0.85, pixel-wise argmax).
+
+    Example:
+        >>> import torch
+        >>> masks = torch.tensor([[[3.0, 1.0]], [[1.0, 2.0]], [[9.0, 9.0]]])
+        >>> scores, labels = torch.tensor([0.9, 0.9, 0.3]), torch.tensor([4, 7, 5])
+        >>> merge_panoptic(masks, scores, labels, min_area=0)
+        (tensor([[0, 1]]), tensor([4, 7]))
+    """
+    if masks.ndim != 3 or not len(masks) == len(scores) == len(labels):
+        raise ValueError(
+            f"masks {tuple(masks.shape)}, scores {tuple(scores.shape)} and labels "
+            f"{tuple(labels.shape)} must speak of the same queries"
+        )
+    keep = scores > min_score
+    while True:
+        masks, labels = masks[keep], labels[keep]
+        if not len(masks):
+            empty = torch.full(masks.shape[1:], -1, device=masks.device)
+            return empty, labels
+        segment = torch.arange(len(labels), device=labels.device)
+        for c in stuff:
+            same = labels == c
+            segment[same] = segment[same][:1]
+        winner = segment[masks.argmax(0)]  # (H, W)
+        area = winner.flatten().bincount(minlength=len(labels))
+        keep = area[segment] > min_area
+        if keep.all():
+            used, number = winner.unique(return_inverse=True)
+            return number, labels[used]
+
+
+def average_precision(
+    predictions: Sequence[dict[str, Tensor]],
+    targets: Sequence[Target],
+    num_classes: int,
+    iou_threshold: float = 0.5,
+) -> Tensor:
+    """Average precision of each class at one IoU threshold, COCO's way.
+
+    predictions: of each image {"scores", "labels", "boxes"}; targets: of each image
+    {"labels", "boxes"}; boxes (n, 4) are corners. By falling score, each detection takes
+    the free true box of its class and image with the largest IoU of at least the
+    threshold; else it is false. Precision is made falling from the right and read at
+    recalls 0, 0.01, ..., 1. Gives (num_classes,) float64, NaN for a class without a true
+    box. Raises ValueError if the two speak of different numbers of images.
+    Source: Lin et al. 2014, and the evaluation code of COCO.
+
+    Example:
+        >>> import torch
+        >>> box, label = torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.tensor([0])
+        >>> found = {"scores": torch.tensor([0.9]), "labels": label, "boxes": box}
+        >>> truth = {"labels": label, "boxes": box}
+        >>> average_precision([found], [truth], num_classes=1)
+        tensor([1.], dtype=torch.float64)
+    """
+    if len(predictions) != len(targets):
+        raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")
+    result = torch.full((num_classes,), torch.nan, dtype=torch.float64)
+    for c in range(num_classes):
+        scores, right, true_boxes = [torch.zeros(0)], [], 0
+        for found, truth in zip(predictions, targets, strict=True):
+            mine, theirs = found["labels"] == c, truth["labels"] == c
+            order = found["scores"][mine].argsort(descending=True, stable=True)
+            iou, _ = box_iou(found["boxes"][mine][order], truth["boxes"][theirs])
+            true_boxes += iou.shape[1]
+            scores.append(found["scores"][mine][order].cpu())
+            for row in iou:
+                best = row.argmax() if len(row) else -1
+                right.append(bool(best >= 0 and row[best] >= iou_threshold))
+                if right[-1]:
+                    iou[:, best] = -1  # taken
+        if true_boxes:
+            order = torch.cat(scores).argsort(descending=True, stable=True)
+            hits = torch.tensor(right, dtype=torch.float64)[order].cumsum(0)
+            precision = hits / torch.arange(1, len(hits) + 1)
+            precision = torch.cat(
+                [precision.flip(0).cummax(0)[0].flip(0), torch.zeros(1)]
+            )
+            recall = torch.linspace(0, 1, 101, dtype=torch.float64)
+            result[c] = precision[torch.searchsorted(hits / true_boxes, recall)].mean()
+    return result
+
+
+def panoptic_quality(
+    predictions: Sequence[tuple[Tensor, Tensor]],
+    targets: Sequence[tuple[Tensor, Tensor]],
+    num_classes: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Panoptic quality of each class, and its factors: PQ = SQ * RQ.
+
+    Both: of each image a map (H, W) of segment numbers, -1 for none, and the classes
+    (S,) of the segments. Segments of one class match if their IoU is above 1/2, which
+    at most one can be. SQ is the mean IoU of the matches, RQ their number over the mean
+    number of predicted and true segments. Gives three (num_classes,) float64, NaN for a
+    class in neither; SQ is 0 without a match. Raises ValueError for maps of different
+    shapes or numbers.
+    Source: Kirillov et al. 2019, eq. 1 and 2.
+
+    Example:
+        >>> import torch
+        >>> truth = (torch.tensor([[0, 0, 1, 1]]), torch.tensor([0, 1]))
+        >>> found = (torch.tensor([[0, 1, 1, 1]]), torch.tensor([0, 1]))
+        >>> panoptic_quality([found], [truth], num_classes=2)[0]  # IoU 1/2 is no match
+        tensor([0.0000, 0.6667], dtype=torch.float64)
+    """
+    if len(predictions) != len(targets):
+        raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")
+    iou, matches, segments = torch.zeros(3, num_classes, dtype=torch.float64)
+    for (found, guesses), (truth, labels) in zip(predictions, targets, strict=True):
+        if found.shape != truth.shape:
+            raise ValueError(
+                f"map {tuple(found.shape)} for a truth {tuple(truth.shape)}"
+            )
+        ours = found == torch.arange(len(guesses), device=found.device)[:, None, None]
+        theirs = truth == torch.arange(len(labels), device=truth.device)[:, None, None]
+        ours, theirs = ours.flatten(1).double(), theirs.flatten(1).double()
+        shared = ours @ theirs.T  # (S, T) pixels
+        union = ours.sum(1)[:, None] + theirs.sum(1) - shared
+        ratio = torch.where(guesses[:, None] == labels, shared / union, 0)
+        row, column = (ratio > 0.5).nonzero(as_tuple=True)
+        iou.index_add_(0, guesses[row], ratio[row, column])
+        matches += guesses[row].bincount(minlength=num_classes)
+        segments += torch.cat([guesses, labels]).bincount(minlength=num_classes)
+    recognition = 2 * matches / segments  # 0 / 0: NaN
+    quality = iou / matches.clamp(min=1) + 0 * recognition
+    return quality * recognition, quality, recognition
+
+
+def greedy_assignment(cost: np.ndarray) -> Assignment:
+    """Take the cheapest pair still free, again and again: one to one, but not optimal.
+
+    cost (N, M): finite numbers. Gives two index arrays of min(N, M), rows ascending.
+    Raises ValueError if cost is not a finite matrix.
+
+    Example:
+        >>> import numpy as np
+        >>> rows, columns = greedy_assignment(np.array([[1, 2], [2, 9]]))
+        >>> rows.tolist(), columns.tolist()
+        ([0, 1], [0, 1])
+    """
+    cost = np.array(cost, dtype=np.float64)  # a copy, to cross out in
+    if cost.ndim != 2 or not np.isfinite(cost).all():
+        raise ValueError(f"expected a matrix of finite costs, got shape {cost.shape}")
+    pairs = []
+    for _ in range(min(cost.shape)):
+        row, column = np.unravel_index(cost.argmin(), cost.shape)
+        pairs.append((row, column))
+        cost[row], cost[:, column] = np.inf, np.inf
+    rows, columns = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2).T
+    return rows, columns
+
+
+def non_maximum_suppression(
+    boxes: Tensor, scores: Tensor, iou_threshold: float
+) -> Tensor:
+    """Indices of the boxes kept, by falling score: what DETR does without.
+
+    boxes (N, 4) corners, scores (N,). A box is dropped if its IoU with a kept box of
+    higher score is above `iou_threshold`. Raises ValueError if the numbers differ.
+
+    Example:
+        >>> import torch
+        >>> boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10]])
+        >>> non_maximum_suppression(boxes, torch.tensor([0.8, 0.9, 0.7]), 0.5)
+        tensor([1, 2])
+    """
+    if len(boxes) != len(scores):
+        raise ValueError(f"{len(boxes)} boxes for {len(scores)} scores")
+    order = scores.argsort(descending=True, stable=True)
+    close = box_iou(boxes[order], boxes[order])[0] > iou_threshold
+    kept = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    for i in range(len(boxes)):
+        kept[i] = not (close[i] & kept).any()
+    return order[kept]
+
+
+def shifted_square_giou(side: float, shift: float) -> float:
+    """GIoU of a square and its copy moved by `shift` along one axis, in closed form.
+
+    While they overlap the hull is their union, and GIoU is the IoU, (s - d) / (s + d);
+    apart, the gap counts: -(d - s) / (d + s). One formula: (s - d) / (s + d). Raises
+    ValueError for a side that is not positive or a negative shift.
+
+    Example:
+        >>> [shifted_square_giou(1, d) for d in (0, 1, 3)]
+        [1.0, 0.0, -0.5]
+    """
+    if side <= 0 or shift < 0:
+        raise ValueError(f"expected side > 0 and shift >= 0, got {side} and {shift}")
+    return (side - shift) / (side + shift)
