@@ -246,30 +246,35 @@ class HungarianMatcher:
         self.assign = assign
 
     @torch.no_grad()
-    def cost(self, logits: Tensor, boxes: Tensor, target: Target) -> Tensor:
-        """The cost of every query (Q, K + 1), (Q, 4) for every object: (Q, n)."""
-        labels, truth = target["labels"], _upcast(target["boxes"])
+    def costs(self, outputs: dict[str, Any], targets: Sequence[Target]) -> list[Tensor]:
+        """The cost of every query for every object of its image: B times (Q, n)."""
+        logits, boxes = outputs["pred_logits"], _upcast(outputs["pred_boxes"])
+        if len(targets) != len(logits):
+            raise ValueError(f"{len(logits)} images, but {len(targets)} targets")
+        if not targets:
+            return []
+        # All queries with all objects, then cut up: one large step, not B small ones.
+        labels = torch.cat([target["labels"] for target in targets])
+        truth = torch.cat([target["boxes"] for target in targets]).to(boxes)
         if ((labels < 0) | (labels >= logits.shape[-1] - 1)).any():
-            raise ValueError(
-                f"labels must lie in 0 to {logits.shape[-1] - 2}, got {labels.tolist()}"
-            )
-        boxes = _upcast(boxes).to(truth.dtype)
-        probability = logits.softmax(-1, dtype=truth.dtype)[:, labels]  # (Q, n)
-        distance = (boxes[:, None] - truth).abs().sum(-1)
-        giou = generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(truth))
-        weighted = self.cost_bbox * distance - self.cost_giou * giou
-        total: Tensor = weighted - self.cost_class * probability
-        return total
+            most = logits.shape[-1] - 2
+            raise ValueError(f"labels must lie in 0 to {most}, got {labels.tolist()}")
+        probability = logits.softmax(-1, dtype=boxes.dtype)[..., labels]  # (B, Q, all)
+        distance = torch.cdist(boxes, truth.expand(len(boxes), -1, -1), p=1)
+        giou = generalized_box_iou(
+            box_cxcywh_to_xyxy(boxes).flatten(0, 1), box_cxcywh_to_xyxy(truth)
+        ).view_as(distance)
+        cost = self.cost_bbox * distance - self.cost_giou * giou
+        cost = cost - self.cost_class * probability
+        of_image = cost.split([len(target["labels"]) for target in targets], dim=-1)
+        return [part[i] for i, part in enumerate(of_image)]
 
     def __call__(
         self, outputs: dict[str, Any], targets: Sequence[Target]
     ) -> list[tuple[Tensor, Tensor]]:
-        logits, boxes = outputs["pred_logits"], outputs["pred_boxes"]
-        if len(targets) != len(logits):
-            raise ValueError(f"{len(logits)} images, but {len(targets)} targets")
         pairs = []
-        for of_image in zip(logits, boxes, targets, strict=True):
-            query, target = self.assign(self.cost(*of_image).cpu().numpy())
+        for cost in self.costs(outputs, targets):
+            query, target = self.assign(cost.cpu().numpy())
             pairs.append((torch.as_tensor(query), torch.as_tensor(target)))
         return pairs
 
@@ -316,27 +321,28 @@ class DetrLoss(nn.Module):
     def _layer(
         self, outputs: dict[str, Any], targets: Sequence[Target]
     ) -> dict[str, Tensor]:
-        logits, boxes = outputs["pred_logits"].float(), outputs["pred_boxes"].float()
+        logits, boxes = outputs["pred_logits"].float(), _upcast(outputs["pred_boxes"])
         wanted = torch.full(logits.shape[:2], self.num_classes, device=logits.device)
-        distance = giou = boxes.sum() * 0  # a zero with a gradient, if nothing matches
-        for i, (query, target) in enumerate(self.matcher(outputs, targets)):
+        ours, theirs = [boxes[:0, :0].reshape(0, 4)], [boxes[:0, :0].reshape(0, 4)]
+        pairs = self.matcher(outputs, targets)
+        for i, (query, target) in enumerate(pairs):
             query, target = query.to(logits.device), target.to(logits.device)
-            wanted[i, query] = targets[i]["labels"][target]
-            ours, theirs = boxes[i, query], targets[i]["boxes"][target].float()
-            distance = distance + (ours - theirs).abs().sum()
-            pairs = generalized_box_iou(
-                box_cxcywh_to_xyxy(ours), box_cxcywh_to_xyxy(theirs)
-            )
-            giou = giou + (1 - pairs.diagonal()).sum()
-        weight = self.get_buffer("class_weight")
-        total = F.cross_entropy(logits.transpose(1, 2), wanted, weight, reduction="sum")
+            wanted[i, query] = targets[i]["labels"][target].long()
+            ours.append(boxes[i, query])
+            theirs.append(targets[i]["boxes"][target].to(boxes))
+        found, truth = torch.cat(ours), torch.cat(theirs)  # (pairs, 4)
+        giou = generalized_box_iou(box_cxcywh_to_xyxy(found), box_cxcywh_to_xyxy(truth))
         count = max(sum(len(target["labels"]) for target in targets), 1)
-        # The clamp is for a batch of no query, where the sum is 0 as well.
-        mean = total / weight[wanted].sum().clamp(min=torch.finfo(torch.float32).tiny)
+        weight = self.get_buffer("class_weight")
+        entropy = F.cross_entropy(
+            logits.transpose(1, 2), wanted, weight, reduction="sum"
+        )
+        # The clamp is for a batch without queries, where the sum is 0 as well.
+        smallest = torch.finfo(torch.float32).tiny
         return {
-            "loss_ce": mean,
-            "loss_bbox": distance / count,
-            "loss_giou": giou / count,
+            "loss_ce": entropy / weight[wanted].sum().clamp(min=smallest),
+            "loss_bbox": (found - truth).abs().sum() / count,
+            "loss_giou": (1 - giou.diagonal()).sum() / count,
         }
 
     def forward(
@@ -385,7 +391,8 @@ class DetrEncoderLayer(nn.Module):
         seen, _ = self.attention(where, where, x, padding, need_weights=False)
         x = self.norms[0](x + self.dropout(seen))
         hidden = self.dropout(F.relu(self.up(x)))
-        return self.norms[1](x + self.dropout(self.down(hidden)))
+        result: Tensor = self.norms[1](x + self.dropout(self.down(hidden)))
+        return result
 
 
 class DetrDecoderLayer(nn.Module):
@@ -623,7 +630,8 @@ class MaskHead(nn.Module):
         for adapt, feature, refine in finer:
             x = F.interpolate(x, feature.shape[2:]).unflatten(0, (batch, queries))
             x = F.relu(refine((x + adapt(feature)[:, None]).flatten(0, 1)))
-        return self.last(x).squeeze(1).unflatten(0, (batch, queries))
+        logits: Tensor = self.last(x).view(batch, queries, *x.shape[2:])
+        return logits
 
 
 def mask_loss(
