@@ -494,19 +494,20 @@ class Detr(nn.Module):
     def forward(self, images: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
-        if mask is None:
-            mask = images.new_zeros((len(images), *images.shape[2:]), dtype=torch.bool)
-        if mask.shape != (len(images), *images.shape[2:]):
+        size = (len(images), *images.shape[2:])
+        hidden = images.new_zeros(size, dtype=torch.bool) if mask is None else mask
+        if hidden.shape != size:
             raise ValueError(
-                f"mask {tuple(mask.shape)} for images {tuple(images.shape)}"
+                f"mask {tuple(hidden.shape)} for images {tuple(images.shape)}"
             )
         features = [self.stages[0](images)]
         for stage in list(self.stages)[1:]:
             features.append(stage(features[-1]))
         x = self.embed(features.pop())  # (B, dim, h, w)
-        padding = F.interpolate(mask[:, None].float(), x.shape[2:]).squeeze(1) > 0
+        padding = F.interpolate(hidden[:, None].float(), x.shape[2:]).squeeze(1) > 0
         position = self.position(padding).to(x.dtype).flatten(2).mT  # (B, h * w, dim)
-        memory, flat = x.flatten(2).mT, padding.flatten(1)
+        memory = x.flatten(2).mT
+        flat = padding.flatten(1) if mask is not None else None
         for layer in self.encoder:
             memory = layer(memory, position, flat)
         query_position = self.query_position.expand(len(images), -1, -1)
@@ -760,7 +761,7 @@ def average_precision(
             precision = torch.cat(
                 [precision.flip(0).cummax(0)[0].flip(0), torch.zeros(1)]
             )
-            recall = torch.linspace(0, 1, 101, dtype=torch.float64)
+            recall = torch.from_numpy(np.linspace(0, 1, 101))
             result[c] = precision[torch.searchsorted(hits / true_boxes, recall)].mean()
     return result
 
