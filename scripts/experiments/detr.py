@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from itertools import permutations
 from statistics import fmean
 from typing import Any
 
@@ -41,6 +42,8 @@ _DIM = 64
 _HEADS = 4
 _THINGS, _STUFF = (0, 1, 2), (3, 4)  # disc, square, triangle; sky, ground
 _CLASSES = len(_THINGS) + len(_STUFF)
+_COLORS = ((0.9, 0.25, 0.2), (0.95, 0.8, 0.2), (0.9, 0.9, 0.9))  # of the things
+_BACKGROUND = ((0.3, 0.45, 0.75), (0.25, 0.45, 0.25))  # sky, ground
 _SURE = 0.5  # what counts as found, where pictures and counts are shown
 
 Scene = dict[str, Tensor]
@@ -58,7 +61,7 @@ def _scenes(count: int, generator: torch.Generator, most: int = 4) -> tuple[Tens
     """Pictures (count, 3, 64, 64) of 1 to `most` shapes before sky and ground, with their truth.
 
     Shapes overlap; one of which less than half is seen is left out. Boxes are those of what is seen.
-    Colors are random, so that only the outline tells the class.
+    Each class has its color, somewhat varied, so that overlapping shapes of a class merge to the eye.
     """
 
     def random(*shape: int) -> Tensor:
@@ -68,14 +71,15 @@ def _scenes(count: int, generator: torch.Generator, most: int = 4) -> tuple[Tens
     y, x = torch.meshgrid(line, line, indexing="ij")
     horizon = 20 + 24 * random(count, 1, 1)
     ground = y >= horizon  # (B, H, W)
-    shade = 0.25 + 0.5 * random(count, 2, 3, 1, 1)
-    picture = torch.where(ground[:, None], shade[:, 0], shade[:, 1])
+    shade = torch.tensor(_BACKGROUND)[:, :, None, None] * (0.6 + 0.4 * random(count, 2, 1, 1, 1))
+    picture = torch.where(ground[:, None], shade[:, 1], shade[:, 0])
     number = (random(count) * most).long() + 1
     kind = (random(count, most, 1, 1) * 3).long()
     radius = 6 + 8 * random(count, most, 1, 1)
     center = radius + (_SIZE - 2 * radius) * random(count, most, 2, 1, 1).movedim(2, 0)
     shapes = _inside(kind, x - center[0], y - center[1], radius)  # (B, most, H, W)
-    colors = random(count, most, 3, 1, 1)
+    colors = torch.tensor(_COLORS)[kind[..., 0, 0]][..., None, None]  # (B, most, 3, 1, 1)
+    colors = colors + 0.15 * (random(count, most, 3, 1, 1) - 0.5)
     free, seen = torch.ones_like(ground), torch.zeros_like(shapes)
     for k in range(most):  # the first lies on top
         part = shapes[:, k] & free
@@ -97,6 +101,10 @@ def _scenes(count: int, generator: torch.Generator, most: int = 4) -> tuple[Tens
         for i in range(count)
     ]
     return picture, scenes
+
+
+def _normal(pictures: Tensor) -> Tensor:
+    return 4 * (pictures - 0.45)
 
 
 def _say(words: str) -> None:
@@ -124,7 +132,7 @@ def _train(
     history = []
     for step in range(steps):
         pictures, scenes = _scenes(batch, generator)
-        outputs = model(pictures)
+        outputs = model(_normal(pictures))
         if not auxiliary:
             outputs["aux_outputs"] = []
         losses = criterion(outputs, scenes)
@@ -143,7 +151,7 @@ def _train(
 @torch.no_grad()
 def _detect(model: Detr, pictures: Tensor) -> list[dict[str, Any]]:
     """Outputs of the model for a hundred pictures at a time."""
-    return [model(part) for part in pictures.split(100)]
+    return [model(_normal(part)) for part in pictures.split(100)]
 
 
 def _things(found: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -202,7 +210,7 @@ def _train_masks(model: Detr, steps: int, batch: int = 16) -> MaskHead:
     for step in range(steps):
         pictures, scenes = _scenes(batch, generator)
         with torch.no_grad():
-            outputs = model(pictures)
+            outputs = model(_normal(pictures))
         logits, pairs = head(outputs), matcher(outputs, scenes)
         ours = torch.cat([logits[i, query] for i, (query, _) in enumerate(pairs)])
         theirs = torch.cat([scenes[i]["masks"][target] for i, (_, target) in enumerate(pairs)])
@@ -229,9 +237,7 @@ def _segment(
 
 
 @experiment
-def training(
-    steps: int = 1500, mask_steps: int = 250, pictures: int = 500, shown: int = 4
-) -> dict[str, Any]:
+def training(steps: int = 1500, mask_steps: int = 250, pictures: int = 500, shown: int = 4) -> dict[str, Any]:
     """A small DETR on overlapping shapes, then a mask head on it, both judged on unseen pictures.
 
     ap, ap50, ap75: of the shapes, mean over the three classes (ap: over IoU 0.5 to 0.95 as well).
@@ -298,7 +304,8 @@ def training(
     result |= {
         "shown_rows": [row(i, query) for i in range(shown) for query in sure[i]],
         "truth_rows": [
-            {"picture": i, "label": int(label)} | dict(zip(("x1", "y1", "x2", "y2"), box.tolist(), strict=True))
+            {"picture": i, "label": int(label)}
+            | dict(zip(("x1", "y1", "x2", "y2"), box.tolist(), strict=True))
             for i in range(shown)
             for label, box in zip(*_truth(scenes)[i].values(), strict=True)
         ],
@@ -326,3 +333,266 @@ def training(
         "first_loss": history[0]["loss"],
         "last_loss": fmean(record["loss"] for record in history[-10:]),
     }
+
+
+@experiment
+def ablations(steps: int = 500, seeds: Sequence[int] = (0, 1), pictures: int = 300) -> dict[str, Any]:
+    """Shorter runs with one part replaced: greedy for optimal matching, no auxiliary losses.
+
+    rows: variant (full, greedy, no_auxiliary), ap50, ap50_lowest, ap50_highest, count_error, duplicates,
+    last_loss (of the last layer, weighted, mean of the last 50 steps): means over the seeds.
+    full_ap50, greedy_ap50_lowest, ...: as single values. greedy_gain, auxiliary_gain: AP50 of full minus
+    the variant; greedy_wins, auxiliary_wins: seeds in which full is better. steps, seeds, pictures.
+    history_step, full_history, greedy_history, no_auxiliary_history (arrays): loss of the last layer,
+    (seeds, records).
+    """
+    torch.set_num_threads(1)
+    images, scenes = _scenes(pictures, torch.Generator().manual_seed(5))
+    variants: dict[str, dict[str, Any]] = {
+        "full": {},
+        "greedy": {"assign": greedy_assignment},
+        "no_auxiliary": {"auxiliary": False},
+    }
+    result: dict[str, Any] = {"rows": [], "steps": steps, "seeds": len(seeds), "pictures": pictures}
+    ap50: dict[str, list[float]] = {}
+    for name, options in variants.items():
+        runs, curves = [], []
+        for seed in seeds:
+            _say(f"without parts: {name}")
+            model, history = _train(steps, seed, **options)
+            runs.append(_score(_processed(_detect(model, images)), scenes))
+            curves.append([h["loss_ce"] + 5 * h["loss_bbox"] + 2 * h["loss_giou"] for h in history])
+            result["history_step"] = np.array([h["step"] for h in history])
+        result[f"{name}_history"] = np.array(curves)
+        ap50[name] = [run["ap50"] for run in runs]
+        row: dict[str, Any] = {key: fmean(run[key] for run in runs) for key in ("count_error", "duplicates")}
+        row |= {
+            "ap50": fmean(ap50[name]),
+            "ap50_lowest": min(ap50[name]),
+            "ap50_highest": max(ap50[name]),
+            "last_loss": float(np.array(curves)[:, -5:].mean()),
+        }
+        result["rows"].append({"variant": name} | row)
+        result |= {f"{name}_{key}": value for key, value in row.items()}
+    for name, short in (("greedy", "greedy"), ("no_auxiliary", "auxiliary")):
+        result[f"{short}_gain"] = result["full_ap50"] - result[f"{name}_ap50"]
+        pairs = zip(ap50["full"], ap50[name], strict=True)
+        result[f"{short}_wins"] = sum(ours > theirs for ours, theirs in pairs)
+    return result
+
+
+@experiment
+def matching_example() -> dict[str, Any]:
+    """Five queries and three true boxes, where taking the cheapest pair first is not optimal.
+
+    cost (array): (5, 3). class_term, bbox_term, giou_term (arrays): its weighted parts. boxes, truth
+    (arrays): corners. query_0, query_1, query_2: the query of each true box; greedy_query_0, ...
+    total, greedy_total: sums of costs; excess: their difference. orders: how many one-to-one pairings
+    there are; best_by_trying: the least of their sums.
+    """
+    truth = torch.tensor([[0.35, 0.4, 0.3, 0.3], [0.5, 0.45, 0.3, 0.3], [0.75, 0.75, 0.2, 0.3]])
+    boxes = torch.tensor(
+        [
+            [0.42, 0.42, 0.3, 0.3],
+            [0.2, 0.45, 0.26, 0.34],
+            [0.72, 0.72, 0.22, 0.3],
+            [0.8, 0.8, 0.2, 0.2],
+            [0.5, 0.15, 0.2, 0.1],
+        ]
+    )
+    logits = torch.tensor([[2.0, 0, 0], [1.2, 0, 0], [0.2, 2, 0], [0, 0.5, 1], [0, 0, 2.5]])
+    labels = torch.tensor([0, 0, 1])
+    outputs = {"pred_logits": logits[None], "pred_boxes": boxes[None]}
+    target = {"labels": labels, "boxes": truth}
+    parts = {"class": (1, 0, 0), "bbox": (0, 5, 0), "giou": (0, 0, 2)}
+    result: dict[str, Any] = {
+        f"{name}_term": HungarianMatcher(*weights).costs(outputs, [target])[0]
+        for name, weights in parts.items()
+    }
+    cost = HungarianMatcher().costs(outputs, [target])[0]
+    for prefix, assign in (("", linear_assignment), ("greedy_", greedy_assignment)):
+        query, column = assign(cost.numpy())
+        result[f"{prefix}total"] = float(cost[query, column].sum())
+        result |= {f"{prefix}query_{j}": int(i) for i, j in zip(query, column, strict=True)}
+    sums = [float(cost[list(order), range(3)].sum()) for order in permutations(range(5), 3)]
+    return result | {
+        "cost": cost,
+        "boxes": box_cxcywh_to_xyxy(boxes),
+        "truth": box_cxcywh_to_xyxy(truth),
+        "excess": result["greedy_total"] - result["total"],
+        "orders": len(sums),
+        "best_by_trying": min(sums),
+    }
+
+
+def _problems(count: int, objects: int, noise: float, seed: int) -> tuple[dict[str, Tensor], list[Scene]]:
+    """Outputs that resemble those of a half-trained model: queries scattered around true boxes."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    truth = torch.cat([0.3 + 0.4 * random(count, objects, 2), 0.15 + 0.25 * random(count, objects, 2)], -1)
+    labels = (random(count, objects) * 3).long()
+    source = (random(count, _QUERIES) * objects).long()
+    picked = truth.gather(1, source[..., None].expand(-1, -1, 4))
+    boxes = (picked + noise * torch.randn(picked.shape, generator=generator)).clamp(0.02, 0.98)
+    logits = 2 * torch.randn(count, _QUERIES, 4, generator=generator)
+    logits[..., :3] += 2 * F.one_hot(labels.gather(1, source), 3)
+    targets = [{"labels": labels[i], "boxes": truth[i]} for i in range(count)]
+    return {"pred_logits": logits, "pred_boxes": boxes}, targets
+
+
+@experiment
+def assignments(count: int = 500) -> dict[str, Any]:
+    """How much greedy matching pays too much, by the number of true boxes in a crowded picture.
+
+    rows: objects, different (share of pictures where greedy pairs otherwise), excess (mean of its total
+    cost minus the optimal one), worst (the largest). few_*, many_*: the first and the last row as single
+    values. objects, different (arrays). count, queries.
+    """
+    rows = []
+    for objects in (1, 2, 3, 4, 6, 8):
+        outputs, targets = _problems(count, objects, noise=0.08, seed=objects)
+        excess = []
+        for cost in HungarianMatcher().costs(outputs, targets):
+            best, greedy = (
+                cost[assign(cost.numpy())].sum() for assign in (linear_assignment, greedy_assignment)
+            )
+            excess.append(float(greedy - best))
+        different = fmean(e > 1e-6 for e in excess)
+        rows.append(
+            {"objects": objects, "different": different, "excess": fmean(excess), "worst": max(excess)}
+        )
+    result: dict[str, Any] = {"rows": rows, "count": count, "queries": _QUERIES}
+    for end, row in (("few", rows[0]), ("many", rows[-1])):
+        result |= {f"{end}_{key}": value for key, value in row.items()}
+    return result | {key: np.array([row[key] for row in rows]) for key in ("objects", "different", "excess")}
+
+
+@experiment
+def giou_curve(side: float = 1.0, points: int = 121) -> dict[str, Any]:
+    """IoU and GIoU of a square and its copy, moved aside by up to three sides.
+
+    shift, iou, giou, l1 (arrays); closed_form (array): the formula; largest_error: between the two.
+    giou_touching, giou_3: at a shift of one and of three sides.
+    """
+    shift = torch.linspace(0, 3 * side, points, dtype=torch.float64)
+    square = torch.tensor([[0.0, 0.0, side, side]], dtype=torch.float64)
+    moved = square + torch.stack([shift, 0 * shift, shift, 0 * shift], dim=1)
+    giou = generalized_box_iou(square, moved)[0]
+    closed = torch.tensor([shifted_square_giou(side, float(d)) for d in shift], dtype=torch.float64)
+    return {
+        "shift": shift / side,
+        "iou": box_iou(square, moved)[0][0],
+        "giou": giou,
+        "l1": shift,
+        "closed_form": closed,
+        "largest_error": float((giou - closed).abs().max()),
+        "giou_touching": shifted_square_giou(side, side),
+        "giou_3": shifted_square_giou(side, 3 * side),
+    }
+
+
+@experiment
+def position_codes(dim: int = 64, height: int = 12, width: int = 16) -> dict[str, Any]:
+    """Likeness of the position codes of a picture padded on the right and below.
+
+    likeness (array): cosine of the code at (row, column) with all others, (height, width); padding
+    (array). row, column, picture_height, picture_width, dim. codes_of_row (array): the column codes
+    along one row, (dim / 2, width).
+    """
+    mask = torch.zeros(1, height, width, dtype=torch.bool)
+    picture = (9, 12)
+    mask[:, picture[0] :], mask[:, :, picture[1] :] = True, True
+    codes = SinePositionEmbedding(dim)(mask)[0]
+    row, column = 3, 4
+    likeness = F.cosine_similarity(codes, codes[:, row, column, None, None], dim=0)
+    return {
+        "likeness": likeness,
+        "padding": mask[0],
+        "row": row,
+        "column": column,
+        "picture_height": picture[0],
+        "picture_width": picture[1],
+        "dim": dim,
+        "codes_of_row": codes[dim // 2 :, row],
+    }
+
+
+@experiment
+def published_mistakes(count: int = 400) -> dict[str, Any]:
+    """Each mistake as code beside the right one, on the same input.
+
+    rows: mistake, measure, wrong, right. <mistake>_wrong, <mistake>_right: as single values. count.
+    """
+    outputs, targets = _problems(count, 4, noise=0.08, seed=3)
+    matcher = HungarianMatcher()
+    costs = matcher.costs(outputs, targets)
+    right = [linear_assignment(cost.numpy()) for cost in costs]
+    terms = HungarianMatcher(1, 0, 0).costs(outputs, targets)  # -p
+    gious = HungarianMatcher(0, 0, 1).costs(outputs, targets)  # -GIoU
+
+    def matched(pairs: Sequence[Any]) -> float:
+        return fmean(-float(g[pair].mean()) for g, pair in zip(gious, pairs, strict=True))
+
+    logs = [c - p - (-p).log() for c, p in zip(costs, terms, strict=True)]
+    with_log = [linear_assignment(cost.numpy()) for cost in logs]
+    flipped = [linear_assignment((c - 4 * g).numpy()) for c, g in zip(costs, gious, strict=True)]
+    found: dict[str, tuple[str, list[float]]] = {
+        "log_probability": ("matched_giou", [matched(with_log), matched(right)]),
+        "giou_sign": ("matched_giou", [matched(flipped), matched(right)]),
+    }
+
+    few, many = (_problems(8, n, noise=0.08, seed=4) for n in (1, 8))
+    losses = [DetrLoss(3, matcher)(*problem)["loss_bbox"] for problem in (few, many)]
+    by_batch = [float(loss) * n for loss, n in zip(losses, (1, 8), strict=True)]
+    found["batch_size"] = (
+        "crowded_over_sparse",
+        [by_batch[1] / by_batch[0], float(losses[1] / losses[0])],
+    )
+
+    sure = F.one_hot(torch.arange(3), 4) * 9.0  # classes 0, 1, 2; the last is "no object"
+    shifted = sure.roll(1, dims=1)  # the same with "no object" first
+    labels = [
+        post_process({"pred_logits": x[None], "pred_boxes": torch.full((1, 3, 4), 0.5)}, torch.ones(1, 2))[0]
+        for x in (shifted, sure)
+    ]
+    hits = [float((one["labels"] == torch.arange(3)).float().mean()) for one in labels]
+    found["no_object_first"] = ("labels_right", hits)
+
+    torch.manual_seed(0)
+    layer = DetrDecoderLayer(_DIM, _HEADS, 4 * _DIM, dropout=0.0).eval()
+    codes = SinePositionEmbedding(_DIM)(torch.zeros(1, 6, 6, dtype=torch.bool)).flatten(2).mT
+    blank, query = torch.zeros_like(codes), torch.randn(1, 5, _DIM)
+    with torch.no_grad():
+        values = [layer.cross(query, blank + codes, v, need_weights=False)[0] for v in (blank + codes, blank)]
+        found["positions_in_values"] = ("blank_spread", [float(v.std(dim=1).mean()) for v in values])
+        padding = torch.zeros(1, 36, dtype=torch.bool)
+        padding[:, 18:] = True
+        weights = [layer.cross(query, codes, codes, mask)[1] for mask in (~padding, padding)]
+    found["mask_inverted"] = ("weight_on_padding", [float(w[..., 18:].sum(-1).mean()) for w in weights])
+
+    box = torch.tensor([[0.5, 0.5, 0.4, 0.2]])
+    scaled = box_cxcywh_to_xyxy(box) * torch.tensor([200.0, 100, 200, 100])
+    swapped = box_cxcywh_to_xyxy(box) * torch.tensor([100.0, 200, 100, 200])
+    found["height_first"] = ("iou_with_truth", [float(box_iou(b, scaled)[0]) for b in (swapped, scaled)])
+    pair = torch.tensor([[0.2, 0.2, 0.3, 0.3], [0.7, 0.7, 0.8, 0.8]])
+    apart = box_cxcywh_to_xyxy(pair)
+    found["centers_as_corners"] = (
+        "giou",
+        [float(generalized_box_iou(boxes[:1], boxes[1:])) for boxes in (pair, apart)],
+    )
+    result: dict[str, Any] = {
+        "rows": [
+            {"mistake": name, "measure": measure, "wrong": wrong, "right": good}
+            for name, (measure, (wrong, good)) in found.items()
+        ],
+        "count": count,
+        "log_changed": fmean(
+            tuple(map(list, a)) != tuple(map(list, b)) for a, b in zip(with_log, right, strict=True)
+        ),
+    }
+    for name, (_, (wrong, good)) in found.items():
+        result |= {f"{name}_wrong": wrong, f"{name}_right": good}
+    return result
