@@ -540,7 +540,7 @@ def post_process(
     padding. Gives for every image "scores" (Q,), the best class's probability with "no
     object" left out after the softmax; "labels" (Q,); "boxes" (Q, 4), corners in
     pixels. Raises ValueError if image_sizes is not (B, 2).
-    Source: Carion et al. 2020, section 4 and appendix A.4 (inference).
+    Source: Carion et al. 2020, section 4 (technical details).
 
     Example:
         >>> import torch

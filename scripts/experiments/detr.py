@@ -144,7 +144,7 @@ def _train(
         if step % 10 == 9:
             history.append({"step": step + 1} | {k: float(v.detach()) for k, v in losses.items()})
         if step % 100 == 99:
-            _say(f"seed {seed}, step {step + 1} of {steps}, loss {float(losses['loss']):.2f}")
+            _say(f"seed {seed}, step {step + 1} of {steps}, loss {losses['loss'].item():.2f}")
     return model.eval(), history
 
 
@@ -221,7 +221,7 @@ def _train_masks(model: Detr, steps: int, batch: int = 16) -> MaskHead:
         optimizer.step()
         schedule.step()
         if step % 50 == 49:
-            _say(f"masks, step {step + 1} of {steps}, loss {float(loss):.3f}")
+            _say(f"masks, step {step + 1} of {steps}, loss {loss.item():.3f}")
     return head.eval()
 
 
