@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Target = dict[str, Tensor]
-Assignment = tuple[np.ndarray, np.ndarray]
+_Target = dict[str, Tensor]
+_Assignment = tuple[np.ndarray, np.ndarray]
 
 
 def _upcast(boxes: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ class SinePositionEmbedding(nn.Module):
         return torch.cat(codes, dim=-1).permute(0, 3, 1, 2)
 
 
-def linear_assignment(cost: np.ndarray) -> Assignment:
+def linear_assignment(cost: np.ndarray) -> _Assignment:
     """Pair rows with columns, each at most once, so that the sum of costs is least.
 
     cost (N, M): finite numbers. Gives two index arrays of min(N, M), rows ascending, as
@@ -236,7 +236,7 @@ class HungarianMatcher:
         cost_class: float = 1,
         cost_bbox: float = 5,
         cost_giou: float = 2,
-        assign: Callable[[np.ndarray], Assignment] = linear_assignment,
+        assign: Callable[[np.ndarray], _Assignment] = linear_assignment,
     ):
         self.cost_class, self.cost_bbox, self.cost_giou = (
             cost_class,
@@ -246,7 +246,9 @@ class HungarianMatcher:
         self.assign = assign
 
     @torch.no_grad()
-    def costs(self, outputs: dict[str, Any], targets: Sequence[Target]) -> list[Tensor]:
+    def costs(
+        self, outputs: dict[str, Any], targets: Sequence[_Target]
+    ) -> list[Tensor]:
         """The cost of every query for every object of its image: B times (Q, n)."""
         logits, boxes = outputs["pred_logits"], _upcast(outputs["pred_boxes"])
         if len(targets) != len(logits):
@@ -270,7 +272,7 @@ class HungarianMatcher:
         return [part[i] for i, part in enumerate(of_image)]
 
     def __call__(
-        self, outputs: dict[str, Any], targets: Sequence[Target]
+        self, outputs: dict[str, Any], targets: Sequence[_Target]
     ) -> list[tuple[Tensor, Tensor]]:
         pairs = []
         for cost in self.costs(outputs, targets):
@@ -319,7 +321,7 @@ class DetrLoss(nn.Module):
         self.register_buffer("class_weight", class_weight, persistent=False)
 
     def _layer(
-        self, outputs: dict[str, Any], targets: Sequence[Target]
+        self, outputs: dict[str, Any], targets: Sequence[_Target]
     ) -> dict[str, Tensor]:
         logits, boxes = outputs["pred_logits"].float(), _upcast(outputs["pred_boxes"])
         wanted = torch.full(logits.shape[:2], self.num_classes, device=logits.device)
@@ -346,7 +348,7 @@ class DetrLoss(nn.Module):
         }
 
     def forward(
-        self, outputs: dict[str, Any], targets: Sequence[Target]
+        self, outputs: dict[str, Any], targets: Sequence[_Target]
     ) -> dict[str, Tensor]:
         classes = outputs["pred_logits"].shape[-1]
         if classes != self.num_classes + 1:
@@ -716,7 +718,7 @@ def merge_panoptic(
 
 def average_precision(
     predictions: Sequence[dict[str, Tensor]],
-    targets: Sequence[Target],
+    targets: Sequence[_Target],
     num_classes: int,
     iou_threshold: float = 0.5,
 ) -> Tensor:
@@ -811,7 +813,7 @@ def panoptic_quality(
     return quality * recognition, quality, recognition
 
 
-def greedy_assignment(cost: np.ndarray) -> Assignment:
+def greedy_assignment(cost: np.ndarray) -> _Assignment:
     """Take the cheapest pair still free, again and again: one to one, but not optimal.
 
     cost (N, M): finite numbers. Gives two index arrays of min(N, M), rows ascending.

@@ -44,7 +44,8 @@ _THINGS, _STUFF = (0, 1, 2), (3, 4)  # disc, square, triangle; sky, ground
 _CLASSES = len(_THINGS) + len(_STUFF)
 _COLORS = ((0.9, 0.25, 0.2), (0.95, 0.8, 0.2), (0.9, 0.9, 0.9))  # of the things
 _BACKGROUND = ((0.3, 0.45, 0.75), (0.25, 0.45, 0.25))  # sky, ground
-_SURE = 0.5  # what counts as found, where pictures and counts are shown
+_SURE = 1 / 1.1  # even odds: the loss weighs an object 1 and no object 0.1
+_THRESHOLDS = (0.5, 0.7, 0.85, _SURE, 0.95)
 
 Scene = dict[str, Tensor]
 
@@ -173,14 +174,16 @@ def _truth(scenes: Sequence[Scene]) -> list[dict[str, Tensor]]:
     ]
 
 
-def _score(found: Sequence[dict[str, Tensor]], scenes: Sequence[Scene]) -> dict[str, float]:
+def _score(
+    found: Sequence[dict[str, Tensor]], scenes: Sequence[Scene], threshold: float = _SURE
+) -> dict[str, float]:
     """How well the shapes (not sky and ground) were found."""
     found, truth = [_things(one) for one in found], [_things(one) for one in _truth(scenes)]
     levels = [0.5 + 0.05 * i for i in range(10)]
     values = [float(average_precision(found, truth, len(_THINGS), level).mean()) for level in levels]
     wrong, twice, off = [], 0, []
     for ours, theirs in zip(found, truth, strict=True):
-        sure = ours["scores"] > _SURE
+        sure = ours["scores"] > threshold
         off.append(int(sure.sum()) - len(theirs["labels"]))
         wrong.append(off[-1] != 0)
         hits = box_iou(ours["boxes"][sure], theirs["boxes"])[0] > 0.5
@@ -243,6 +246,8 @@ def training(steps: int = 1500, mask_steps: int = 250, pictures: int = 500, show
     ap, ap50, ap75: of the shapes, mean over the three classes (ap: over IoU 0.5 to 0.95 as well).
     count_error (mean absolute), count_bias (mean), count_wrong (share of pictures), duplicates (per
     true shape): of detections with a score above `sure`.
+    threshold_rows: threshold, count_error, count_bias, duplicates, for other scores than `sure`;
+    half_count_error, half_count_bias, half_duplicates: of the first row, 0.5.
     suppressed_*: the same after non-maximum suppression at IoU 0.7 within a class.
     layer_rows: layer, ap, ap50, count_error, duplicates, of every decoder layer's own prediction;
     layer_0_ap, ...: as single values.
@@ -261,6 +266,9 @@ def training(steps: int = 1500, mask_steps: int = 250, pictures: int = 500, show
     outputs = _detect(model, images)
     found = _processed(outputs)
     result: dict[str, Any] = dict(_score(found, scenes))
+    result["threshold_rows"] = [{"threshold": t} | _score(found, scenes, t) for t in _THRESHOLDS]
+    half = result["threshold_rows"][0]
+    result |= {f"half_{key}": half[key] for key in ("count_error", "count_bias", "duplicates")}
     kept = []
     for one in found:
         offset = one["boxes"] + 2 * _SIZE * one["labels"][:, None]  # classes do not meet
@@ -336,7 +344,7 @@ def training(steps: int = 1500, mask_steps: int = 250, pictures: int = 500, show
 
 
 @experiment
-def ablations(steps: int = 500, seeds: Sequence[int] = (0, 1), pictures: int = 300) -> dict[str, Any]:
+def ablations(steps: int = 400, seeds: Sequence[int] = (0, 1), pictures: int = 300) -> dict[str, Any]:
     """Shorter runs with one part replaced: greedy for optimal matching, no auxiliary losses.
 
     rows: variant (full, greedy, no_auxiliary), ap50, ap50_lowest, ap50_highest, count_error, duplicates,
