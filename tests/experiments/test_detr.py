@@ -20,7 +20,9 @@ def test_boxes_enclose_just_what_is_seen_and_segments_fill_the_picture() -> None
         numbers.add(int(shapes.sum()))
         for mask, box in zip(scene["masks"], box_cxcywh_to_xyxy(scene["boxes"]) * 64, strict=True):
             y, x = mask.nonzero().T
-            assert box.tolist() == pytest.approx([x.min(), y.min(), x.max() + 1, y.max() + 1], abs=1e-4)
+            assert box.tolist() == pytest.approx(
+                [int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1], abs=1e-4
+            )
     assert numbers == {1, 2, 3, 4}
 
 
