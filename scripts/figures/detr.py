@@ -54,10 +54,13 @@ def matching_cost(canvas: Canvas, matching_example: dict[str, Any]) -> Figure:
         else:
             side = {"ha": "right"} if q in (0, 2) else {"ha": "left"}
             picture.text(x2 if q in (0, 2) else x1, y1 - 0.015, f"q{q}", color=color, va="bottom", **side)
-    for j, (x1, _, x2, y2) in enumerate(matching_example["truth"]):
+    for j, (x1, y1, x2, y2) in enumerate(matching_example["truth"]):
         _box(picture, matching_example["truth"][j], edgecolor=colors.ink, linewidth=1.2, linestyle="--")
-        place = x2 if j == 1 else x1 + 0.15 if j == 0 else x1
-        picture.text(place, y2 + 0.015, "ABC"[j], ha="right", color=colors.ink, va="top")
+        if j == 2:
+            picture.text(x1, y2 + 0.015, "C", color=colors.ink, va="top")
+        else:  # above, at the corner that no other box covers
+            place = {"x": x1, "ha": "left"} if j == 0 else {"x": x2, "ha": "right"}
+            picture.text(y=y1 - 0.015, s="AB"[j], color=colors.ink, va="bottom", **place)
     picture.set(xlim=(0, 1), ylim=(1, 0), aspect="equal")
     picture.set_xticks([])
     picture.set_yticks([])
