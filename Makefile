@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve build test mutants lint check confirm new-topic pins clean
+.PHONY: help setup serve build test mutants bench-search lint check confirm new-topic pins clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: $(READY) lint  ## Every test: snippets with evidence, experiments, build, 
 
 mutants: $(READY)  ## Plant bugs in changed snippets; each must be caught or explained (minutes)
 	@$(RUN) scripts.pipeline mutants
+
+bench-search: $(READY)  ## Measure search against Material's defaults and Pagefind (minutes)
+	@$(RUN) scripts.pipeline bench-search
 
 lint: $(READY)  ## Style and types
 	@$(RUN) ruff check

@@ -16,8 +16,8 @@ from mkdocs.utils import get_relative_url
 
 from scripts.markdown import context
 from scripts.pipeline import notebook, site
-from scripts.pipeline.pages import read_page
 from scripts.pipeline.words import say
+from scripts.search import index
 
 _preview = False
 
@@ -51,11 +51,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    language = config.extra["language"]
     source = Path(str(page.file.abs_src_path))
-    topic = read_page(source, language).topic if source.suffix == ".md" else None
-    page.meta.update(site.search_aliases(dict(page.meta), topic))
-    context.enter(context.PageContext(source, language, _to_root(page), _preview))
+    context.enter(context.PageContext(source, config.extra["language"], _to_root(page), _preview))
     return markdown
 
 
@@ -82,3 +79,7 @@ def on_env(env: Any, config: MkDocsConfig, files: Files) -> Any:
     """Templates say interface labels by the same table as pages."""
     env.filters["label"] = lambda key: say(key, config.extra["language"])
     return env
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    index.write(Path(config.site_dir), config.extra["language"])

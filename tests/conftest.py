@@ -2,63 +2,29 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import os
-import shutil
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from scripts.pipeline import java
+from scripts.pipeline.browser import CHROMIUM, FLAGS, served
 from scripts.pipeline.paths import SITE
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
-
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """A tool that CI has to have; elsewhere its tests are skipped, visibly."""
     if "true" in (os.environ.get("CI"), os.environ.get("NOTHING_SKIPPED")):
         pytest.fail(f"{what} is missing, and CI must not skip")
     pytest.skip(f"{what} is not installed")
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        page = Path(self.directory, "404.html")
-        if code == 404 and page.is_file():
-            self.send_response(404)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(page.read_bytes())
-        else:
-            super().send_error(code, message, explain)
-
-
-def serving(folder: Path) -> Iterator[str]:
-    """Serve a folder on a free port of this machine."""
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder))
-    )
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+@pytest.fixture(scope="session")
+def jdk() -> Callable[[int], java.Machine]:
+    """The virtual machine that runs a release of Java."""
+    return lambda release: java.machine(release) or missing(f"a JDK that runs Java {release}")
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +36,8 @@ def site() -> Path:
 
 @pytest.fixture(scope="session")
 def site_url(site: Path) -> Iterator[str]:
-    yield from serving(site)
+    with served(site) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +46,7 @@ def site_under_a_path(site: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     root = tmp_path_factory.mktemp("host")
     (root / "some").mkdir()
     (root / "some" / "path").symlink_to(site)
-    for url in serving(root):
+    with served(root) as url:
         yield f"{url}some/path/"
 
 

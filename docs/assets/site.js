@@ -70,12 +70,34 @@ function readingAt() {
   return passed.length && scrollY > 0 ? "#" + passed[passed.length - 1].id : "";
 }
 
-// Search: Material listens for keys only, and so misses text that is pasted or composed.
-document.addEventListener("input", function (event) {
-  if (event.target.matches("[data-md-component=search-query]")) {
-    event.target.dispatchEvent(new KeyboardEvent("keyup", { bubbles: true }));
-  }
-});
+// Search: nothing of it is loaded before the reader turns to it, by focus, by / or s, or by a link with a query.
+const search = document.querySelector("[data-search]");
+if (search) {
+  const box = search.querySelector("input");
+  let begun = false;
+  const begin = function () {
+    if (begun) return;
+    begun = true;
+    for (const name of ["engine.js", "box.js"]) {
+      const script = document.createElement("script");
+      script.src = search.dataset.assets + name;
+      script.async = false; // in this order
+      document.head.append(script);
+    }
+  };
+  box.addEventListener("focus", begin);
+  document.getElementById("__search").addEventListener("change", function () {
+    if (this.checked) box.focus();
+  });
+  document.addEventListener("keydown", function (event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if ((event.key !== "/" && event.key !== "s") || event.target.closest("input, textarea, select, [contenteditable]")) return;
+    event.preventDefault();
+    box.focus();
+    box.select();
+  });
+  if (new URL(location.href).searchParams.get("q")) begin();
+}
 
 // Catalogue: filter rows by name or docstring.
 const filter = document.getElementById("catalogue-filter");

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scripts.pipeline.figure import Canvas, figure
+from scripts.pipeline.figure import Canvas, bare, figure
 from snippets.dilated_convolution import (
     effective_kernel_size,
     has_gridding,
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
-
-
-def _bare(axes: Axes, frame: bool = False) -> None:
-    """No ticks, no numbers: what is drawn is a picture, not a plot."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_visible(frame)
 
 
 def _blues(canvas: Canvas) -> Colormap:
@@ -79,7 +71,7 @@ def kernel_taps(canvas: Canvas) -> Figure:
         )
         axes.set_title(canvas.say(zh=f"空洞率 {rate}", en=f"rate {rate}"))
         axes.set(xlim=(-0.6, side - 0.4), ylim=(side + 1.2, -0.6), aspect="equal")
-        _bare(axes)
+        bare(axes)
     return fig
 
 
@@ -119,7 +111,7 @@ def _tree(
                 zorder=3,
             )
     axes.set_ylim(-0.4, len(rates) + 0.35)
-    _bare(axes)
+    bare(axes)
     return len(live[0])
 
 
@@ -251,7 +243,7 @@ def contribution_maps(canvas: Canvas, gridding: dict[str, Any]) -> Figure:
             ),
             linespacing=1.4,
         )
-        _bare(axes)
+        bare(axes)
     bar = fig.colorbar(picture, ax=panels, location="bottom", shrink=0.5, aspect=28, pad=0.02)
     bar.set_ticks([1, 3, 10, 30], labels=["1", "3", "10", "30"])
     bar.ax.minorticks_off()
@@ -372,7 +364,7 @@ def aspp_valid_taps(canvas: Canvas, aspp_taps: dict[str, Any]) -> Figure:
                 color="#ffffff" if brightness < 0.5 else "#101418",
             )
         axes.set_title(canvas.say(zh=f"空洞率 {rate}", en=f"rate {rate}"))
-        _bare(axes)
+        bare(axes)
     tops[0].set_ylabel(
         canvas.say(zh="33×33 特征图\n各处的有效抽头数", en="live taps at each\npixel, 33×33 map"),
         linespacing=1.4,
@@ -503,7 +495,7 @@ def training_predictions(canvas: Canvas, training: dict[str, Any]) -> Figure:
             linespacing=1.4,
         )
     for axes in panels.flat:
-        _bare(axes)
+        bare(axes)
     return fig
 
 
@@ -521,7 +513,7 @@ def checkerboard(canvas: Canvas, training: dict[str, Any]) -> Figure:
             ),
             linespacing=1.4,
         )
-        _bare(axes)
+        bare(axes)
     bar = fig.colorbar(picture, ax=panels, location="bottom", shrink=0.5, aspect=28)
     bar.set_label(canvas.say(zh="前景的预测概率", en="predicted probability of foreground"))
     return fig

@@ -6,20 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scripts.pipeline.figure import Canvas, figure
+from scripts.pipeline.figure import Canvas, bare, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
-
-
-def _bare(axes: Axes) -> None:
-    """No ticks, no numbers: what is drawn is a picture, not a plot."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _classes(canvas: Canvas) -> ListedColormap:
@@ -63,7 +55,7 @@ def confusion_heat_map(canvas: Canvas, worked_example: dict[str, Any]) -> Figure
                 color=colors.surface if label else colors.ink,
             )
         axes.set_title(titles[key])
-        _bare(axes)
+        bare(axes)
 
     axes = panels["matrix"]
     for row, column in np.ndindex(*matrix.shape):
@@ -189,7 +181,7 @@ def shifted_mask(canvas: Canvas, shift: dict[str, Any]) -> Figure:
         )
         middle = side / 2  # both panels are equally large: one pixel has one size
         axes.set(xlim=(middle - 22, middle + 24), ylim=(middle - 22, middle + 18), aspect="equal")
-        _bare(axes)
+        bare(axes)
     styles = {8: ("o", 2), 16: ("s", 3), 32: ("^", 4), 128: ("D", 5)}
     titles = {
         "iou": "IoU",

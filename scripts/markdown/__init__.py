@@ -22,12 +22,14 @@ class PageExtension(BlocksExtension):
             snippets.SnippetBlock,
             results.FigureBlock,
             results.TableBlock,
+            results.OutputBlock,
             listings.EvidenceBlock,
             listings.CatalogueBlock,
             listings.GlossaryBlock,
             listings.TopicsBlock,
             listings.TotalsBlock,
             listings.NotebookBlock,
+            listings.SearchBlock,
         ):
             block_mgr.register(block, self.getConfigs())
         # Before backslash escapes (180) and links (160), after code spans (190).

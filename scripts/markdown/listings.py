@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as etree
+from collections.abc import Iterable
 from html import escape
 
 from pymdownx.blocks.block import Block
@@ -13,8 +14,10 @@ from scripts.markdown.snippets import anchor
 from scripts.pipeline import evidence
 from scripts.pipeline.pages import article, summaries
 from scripts.pipeline.paths import LANGUAGES, topics
-from scripts.pipeline.source import Snippet, snippets_of
+from scripts.pipeline.snippet import Snippet
+from scripts.pipeline.source import snippets_of
 from scripts.pipeline.words import glossary
+from scripts.search import report
 
 
 class Listing(Block):
@@ -27,6 +30,15 @@ class Listing(Block):
         holder = etree.SubElement(parent, "div", {"class": self.NAME})
         holder.text = self.md.htmlStash.store(self.html())
         return holder
+
+
+def measured_table(heads: Iterable[str], rows: Iterable[str]) -> str:
+    """A table in the site's style, from the HTML of its column heads and of its rows."""
+    columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    return (
+        f'<div class="measured-table"><table tabindex="0"><thead><tr>{columns}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def summary_of(snippet: Snippet) -> str:
@@ -55,10 +67,7 @@ class EvidenceBlock(Listing):
         here, topic = page(), self.argument
         if topic not in topics():
             raise here.error(f"unknown topic {topic!r}", f"topics: {', '.join(topics())}", topic)
-        heads = "".join(
-            f'<th scope="col">{here.say(key)}</th>'
-            for key in ("snippet", "state", "reference", "values_compared", "max_abs")
-        )
+        heads = [here.say(key) for key in ("snippet", "state", "reference", "values_compared", "max_abs")]
         rows = []
         for snippet in snippets_of(topic):
             found = evidence.standing(snippet)
@@ -72,11 +81,7 @@ class EvidenceBlock(Listing):
                 f'<td>{"<br>".join(names) or "–"}</td><td class="number">{values:,}</td>'
                 f'<td class="number">{error}</td></tr>'
             )
-        return (
-            f"<p>{totals_text('evidence_total', [topic])}</p>"
-            f'<div class="measured-table"><table tabindex="0"><thead><tr>{heads}</tr></thead>'
-            f"<tbody>{''.join(rows)}</tbody></table></div>"
-        )
+        return f"<p>{totals_text('evidence_total', [topic])}</p>{measured_table(heads, rows)}"
 
 
 def totals_text(key: str, names: list[str]) -> str:
@@ -136,21 +141,20 @@ class CatalogueBlock(Listing):
             f'<input id="catalogue-filter" type="search" placeholder="{here.say("filter_hint")}" autocomplete="off"> '
             f'<span role="status" data-template="{here.say("filter_count", count="#")}"></span></p>'
         ]
-        heads = "".join(f'<th scope="col">{here.say(key)}</th>' for key in ("snippet", "summary", "state"))
+        heads = [here.say(key) for key in ("snippet", "summary", "state")]
         for topic in topics():
             home = article(topic, here.language)
             title = escape(home.title if home else topic)
-            rows = "".join(
+            rows = [
                 f'<tr data-entry="{_searched(s)}"><td>{link_to(s)}</td>'
                 f"<td>{summary_of(s)}</td><td>{badge(evidence.standing(s).state)}</td></tr>"
                 for s in snippets_of(topic)
-            )
+            ]
             parts.append(
                 f'<section><h2 id="{topic.replace("_", "-")}">{title}</h2>'
                 f'<p><a href="{here.to_root}snippets/{topic}.py" download>{here.say("download_module")} '
                 f"(<code>{topic}.py</code>)</a></p>"
-                f'<div class="measured-table"><table tabindex="0"><thead><tr>{heads}</tr></thead>'
-                f"<tbody>{rows}</tbody></table></div></section>"
+                f"{measured_table(heads, rows)}</section>"
             )
         return "".join(parts)
 
@@ -190,6 +194,31 @@ class GlossaryBlock(Listing):
                 + "</dd>"
             )
         return f"<dl>{''.join(entries)}</dl>"
+
+
+class SearchBlock(Listing):
+    """`/// search | kinds`: how well the site's search answers, from the record of `make bench-search`."""
+
+    NAME = "search"
+    ARGUMENT = True
+
+    def html(self) -> str:
+        here, record = page(), report.load()
+        if self.argument not in report.TABLES:
+            raise here.error(
+                f"no table {self.argument!r}", f"one of {', '.join(report.TABLES)}", self.argument
+            )
+        if record is None:
+            return f"<p>{here.say('search_not_measured')}</p>"
+        heads, rows = report.table(record, self.argument, here.language)
+        body = [
+            f'<tr><th scope="row">{escape(row[0])}</th>'
+            + "".join(f'<td class="number">{escape(cell)}</td>' for cell in row[1:])
+            + "</tr>"
+            for row in rows
+        ]
+        note = report.note(record, here.language)
+        return f"{measured_table(map(escape, heads), body)}<p><small>{escape(note)}</small></p>"
 
 
 class NotebookBlock(Listing):

@@ -9,7 +9,7 @@ from typing import Any
 
 from scripts.markdown.context import page
 from scripts.pipeline import evidence, mutants
-from scripts.pipeline.source import Snippet
+from scripts.pipeline.snippet import Snippet
 
 HALF_PRECISION = ("float16", "bfloat16")
 
@@ -24,7 +24,7 @@ def evidence_line(snippet: Snippet) -> str:
             count_tests(len(found.record["tests"])),
             *_worst(found.record),
             *_caught(snippet),
-            _versions(snippet),
+            _ran_by(snippet, found.record),
         ]
     elif found.reason:
         parts.append(escape(found.reason) if here.preview else "")
@@ -92,19 +92,26 @@ def _changes(snippet: Snippet) -> str:
     if not entry or not entry["mutants"]:
         return ""
     noticed = here.say("changes_noticed", caught=mutants.caught(entry), count=entry["mutants"])
+    if caught := entry.get("caught"):  # planted by hand: few enough to show
+        rows = "".join(f"<li>{_change(change)}</li>" for change in caught)
+        return f'<p>{noticed}</p><ul class="proof-changes" lang="en">{rows}</ul>'
     if not entry["survivors"]:
         return f"<p>{noticed}</p>"
     rows = "".join(
-        f"<li><code>{'</code><br><code>'.join(escape(line) for line in survivor['change'].splitlines())}</code>"
-        f"<br>{escape(survivor['reason']) or here.say('change_unexplained')}</li>"
+        f"<li>{_change(survivor['change'])}<br>{escape(survivor['reason']) or here.say('change_unexplained')}</li>"
         for survivor in entry["survivors"]
     )
     return f'<p>{noticed}{here.say("changes_unnoticed")}</p><ul class="proof-changes" lang="en">{rows}</ul>'
 
 
-def _versions(snippet: Snippet) -> str:
+def _change(change: str) -> str:
+    return f"<code>{'</code><br><code>'.join(escape(line) for line in change.splitlines())}</code>"
+
+
+def _ran_by(snippet: Snippet, record: dict[str, Any]) -> str:
+    machines: list[str] = record.get("machines", [])
     versions = evidence.load(snippet.topic)["versions"]
-    return f"torch {versions['torch']}"
+    return page().say("list_separator").join(machines) or f"torch {versions['torch']}"
 
 
 def _table(snippet: Snippet, record: dict[str, Any]) -> str:
@@ -126,7 +133,8 @@ def _table(snippet: Snippet, record: dict[str, Any]) -> str:
         for name, count in functions.items()
     )
     topic = evidence.load(snippet.topic)
-    versions = ", ".join(f"{name} {version}" for name, version in topic["versions"].items())
+    libraries = (f"{name} {version}" for name, version in topic["versions"].items())
+    versions = ", ".join([*record.get("machines", []), *libraries])
     lines = record["lines"]
     branches = record["branches"]
     lines_text = here.say(
@@ -134,9 +142,10 @@ def _table(snippet: Snippet, record: dict[str, Any]) -> str:
         lines=f"{lines['executed']}/{lines['executed'] + len(lines['missing'])}",
         branches=f"{branches['executed']}/{branches['executed'] + len(branches['missing'])}",
     )
+    measured = f"<p>{lines_text}</p>" if lines["executed"] else ""  # no coverage tool looks into a JVM here
     return (
         f'<div class="proof-body"><div class="proof-scroll" tabindex="0"><table><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div><p>{lines_text}</p>"
+        f"<tbody>{rows}</tbody></table></div>{measured}"
         f'<p>{here.say("tests_ran")} (<a href="{here.to_root}snippets/test_{snippet.topic}.py">{here.say("test")}</a>)</p>'
         f'<ul class="proof-tests" lang="en">{tests}</ul>{_changes(snippet)}'
         f"<p>{here.say('ran_on', date=topic['date'], commit=topic['commit'] or '–')} · Python {topic['python']}, {versions}"

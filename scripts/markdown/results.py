@@ -60,6 +60,8 @@ def find_value(name: str) -> Any:
 def format_value(value: Any, spec: str, name: str) -> str:
     """A value as the reader's language writes it; `spec` is a Python format specification."""
     here = page()
+    if value is None:  # what this machine could not measure
+        return "–"
     if isinstance(value, bool):
         return here.say("affirmed" if value else "denied")
     if isinstance(value, list):
@@ -210,3 +212,52 @@ class TableBlock(Block):
             else ' class="number"'
         )
         return f"<td{kind}>{escape(format_value(value, spec, self.argument))}</td>"
+
+
+VARIES = ("never", "machine", "run")
+
+
+def output_heading(shown: dict[str, str] | None, varies: str) -> str:
+    """What printed a text, on which machine, and whether the reader's will look the same."""
+    here = page()
+    if shown is None:
+        return here.say("output_missing")
+    return " · ".join(
+        [
+            here.say("output_of", command=shown["command"]),
+            here.say("output_where", machine=shown["machine"]),
+            here.say(f"output_varies_{varies}"),
+        ]
+    )
+
+
+class OutputBlock(Block):
+    """What a program printed when an experiment ran it: `/// output | topic.experiment.key`.
+
+    The value holds `text`, `command` and `machine`, or is None where it could not be run.
+    `varies: never`, `machine` or `run` tells the reader what to expect elsewhere.
+    """
+
+    NAME = "output"
+    ARGUMENT = True
+    OPTIONS: dict[str, Any] = {"varies": ("never", type_string)}
+
+    def on_create(self, parent: etree.Element) -> etree.Element:
+        here, name, varies = page(), self.argument, self.options["varies"]
+        if varies not in VARIES:
+            raise here.error(
+                f"the output {name!r} varies: {varies!r}", f"write one of {', '.join(VARIES)}", name
+            )
+        shown = find_value(name)
+        holder = etree.SubElement(parent, "figure", {"class": "output", "data-output": name})
+        if shown is PENDING:
+            holder.text = self.md.htmlStash.store(f'<p class="pending">{here.say("pending_output")}</p>')
+            return holder
+        heading = escape(output_heading(shown, varies))
+        text = (
+            f'<pre tabindex="0" role="group" aria-label="{heading}"><samp>{escape(shown["text"])}</samp></pre>'
+            if shown
+            else ""
+        )
+        holder.text = self.md.htmlStash.store(f"<figcaption>{heading}</figcaption>{text}")
+        return holder

@@ -9,13 +9,15 @@ from typing import Any
 
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
-from pygments.lexers import PythonLexer
+from pygments.lexers import get_lexer_by_name
 from pymdownx.blocks.block import Block, type_string
 
 from scripts.markdown.context import page
 from scripts.markdown.proof import evidence_line
 from scripts.pipeline.names import complaint
-from scripts.pipeline.source import Snippet, find_snippet
+from scripts.pipeline.paths import relative
+from scripts.pipeline.snippet import Snippet
+from scripts.pipeline.source import find_snippet
 
 
 def _line_numbers(value: Any) -> str:
@@ -76,20 +78,30 @@ def render(snippet: Snippet, highlighted: list[int]) -> str:
     topic, name = snippet.topic, escape(snippet.name)
     return f"""<div class="snippet-head">
 <a class="snippet-name" href="#{anchor(snippet)}"><code>{name}</code></a>
-<span class="snippet-links"><a href="{here.to_root}snippets/{topic}.py">{here.say("module")}</a>
+<span class="snippet-links"><a href="{here.to_root}{relative(snippet.path)}">{here.say(snippet.stands_in)}</a>
 <a href="{here.to_root}snippets/test_{topic}.py">{here.say("test")}</a></span>
-<span class="snippet-copies"><button type="button" data-copy="snippet">{here.say("copy_snippet")}</button>
-<button type="button" data-copy="standalone"
- title="{here.say("copy_standalone_hint")}">{here.say("copy_standalone")}</button></span>
+<span class="snippet-copies">{_copies(snippet)}</span>
 </div>
 {_highlight(snippet, highlighted)}<template data-standalone>{escape(snippet.stand_alone, quote=False)}</template>
 {evidence_line(snippet)}"""
 
 
+def _copies(snippet: Snippet) -> str:
+    """A button for each form of the snippet."""
+    here = page()
+    buttons = {
+        "snippet": f'<button type="button" data-copy="snippet">{here.say("copy_snippet")}</button>',
+        "standalone": f"""<button type="button" data-copy="standalone"
+ title="{here.say("copy_standalone_hint")}">{here.say("copy_standalone")}</button>""",
+    }
+    return "\n".join(buttons[form] for form in snippet.copies)
+
+
 def _highlight(snippet: Snippet, lines: list[int]) -> str:
     """Coloured code whose text content is the source, byte for byte; each line is an anchor."""
     formatter = HtmlFormatter(cssclass="highlight", wrapcode=True, linespans=anchor(snippet), hl_lines=lines)
-    html: str = highlight(snippet.source, PythonLexer(stripnl=False, ensurenl=False), formatter)
+    lexer = get_lexer_by_name(snippet.language, stripnl=False, ensurenl=False)
+    html: str = highlight(snippet.source, lexer, formatter)
     label = escape(page().say("code_of", name=snippet.name))
     return html.replace(
         "<pre><span></span><code>", f'<pre tabindex="0" role="group" aria-label="{label}"><code>', 1

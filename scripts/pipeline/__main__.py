@@ -86,6 +86,13 @@ def new_topic(name: str, category: str) -> None:
         click.echo(f"wrote {path}")
 
 
+@main.command(name="bench-search", help="Measure search in a browser, against Material's and Pagefind's.")
+def bench_search() -> None:
+    from scripts.search import bench  # needs the browser's driver, which nothing else here does
+
+    bench.run()
+
+
 @main.command(help="Remove everything that was generated.")
 def clean() -> None:
     for path in (BUILD, SITE):

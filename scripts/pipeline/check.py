@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from scripts.pipeline import evidence, experiment, figure, gates, notebook, translations
+from scripts.pipeline import evidence, experiment, figure, gates, java, notebook, translations
 from scripts.pipeline.names import complaint
 from scripts.pipeline.pages import Page, article, page_pairs, pages, summaries
 from scripts.pipeline.paths import DOCS, LANGUAGES, SNIPPETS, ContentError, relative, topics
@@ -70,7 +70,7 @@ def names_exist() -> Faults:
         named = {
             "snippet": page.blocks("snippet"),
             "figure": page.blocks("figure"),
-            "value": page.values + page.blocks("table"),
+            "value": page.values + page.blocks("table") + page.blocks("output"),
             "term": page.terms,
         }
         for kind, names in named.items():
@@ -103,7 +103,7 @@ def no_orphans() -> Faults:
                     f"write docs/{language}/…/{topic.replace('_', '-')}.md",
                 )
         for snippet in snippets_of(topic):
-            yield from _shown(snippet.qualified, "snippet", f"snippets/{topic}.py", snippet.lines[0])
+            yield from _shown(snippet.qualified, "snippet", relative(snippet.path), snippet.lines[0])
         for name in figure.figures_of(topic):
             yield from _shown(f"{topic}.{name}", "figure", f"scripts/figures/{topic}.py", None)
 
@@ -237,6 +237,10 @@ def glossary_is_used() -> Faults:
 
 def topics_are_complete() -> Faults:
     """A topic bears one name in every room."""
+    for path in java.strays(topics()):
+        yield ContentError(
+            path, "belongs to no topic", f"move it to snippets/TOPIC/, of {', '.join(topics())}"
+        )
     for topic in topics():
         for path in (experiment.module_path(topic), figure.module_path(topic), notebook.source_path(topic)):
             if not path.is_file():
@@ -248,6 +252,7 @@ PARITY: dict[str, Extract] = {
     "heading ids": lambda p: [f"{'#' * s.level} {s.id}" for s in p.sections if s.level > 1],
     "snippets": lambda p: [n.name for n in p.blocks("snippet")],
     "figures": lambda p: [n.name for n in p.blocks("figure")],
+    "outputs": lambda p: [n.name for n in p.blocks("output")],
     "tables": lambda p: [n.name for n in p.blocks("table")],
     "values": lambda p: sorted(n.name for n in p.values),
     "formulas": lambda p: sorted(p.formulas),

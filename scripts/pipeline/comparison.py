@@ -93,4 +93,4 @@ def _array(value: Any) -> tuple[Any, str, float]:
         return (wide.double() if wide.is_floating_point() else wide).numpy(), dtype, eps
     array = np.asarray(value)
     eps = float(np.finfo(array.dtype).eps) if array.dtype.kind in "fc" else 0.0
-    return array, str(array.dtype), eps
+    return array, "text" if array.dtype.kind == "U" else str(array.dtype), eps

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.pipeline import gates
-from scripts.pipeline.paths import BUILD, ROOT, SNIPPETS, TESTS, relative, writing
-from scripts.pipeline.source import Snippet, snippets_of
+from scripts.pipeline.paths import BUILD, ROOT, TESTS, ContentError, relative, writing
+from scripts.pipeline.snippet import Snippet
+from scripts.pipeline.source import snippets_of
 
 EVIDENCE = BUILD / "evidence"
 WIDEST = 100  # a tolerance may be this many times the largest error seen, or what rounding explains
@@ -76,11 +77,12 @@ def collect(topic: str) -> int:
         ]
         run = _pytest(topic, f"--record={record}", *coverage_options)
         log = run.stdout + run.stderr
-        seen = json.loads(record.read_text()) if record.is_file() else {"outcomes": {}, "comparisons": []}
+        nothing: dict[str, Any] = {"outcomes": {}, "comparisons": [], "runs": []}
+        seen = json.loads(record.read_text()) if record.is_file() else nothing
         coverage = json.loads(report.read_text()) if report.is_file() else {"files": {}}
         evidence = _evidence(topic, tested, seen, coverage)
         if run.returncode == 0:
-            log += _find_vacuous(topic, evidence, Path(folder))
+            log += _doubt(topic, evidence, Path(folder))
         writing(log_path(topic), log)
         writing(path(topic), json.dumps(evidence, indent=1, ensure_ascii=False) + "\n")
     return run.returncode
@@ -95,41 +97,49 @@ def _pytest(topic: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def _find_vacuous(topic: str, evidence: dict[str, Any], folder: Path) -> str:
-    """Note the tests that pass whichever of the snippets they execute is hollow; return pytest's output."""
+def _doubt(topic: str, evidence: dict[str, Any], folder: Path) -> str:
+    """Note the tests that pass whichever of the snippets they execute is hollow, and what became of
+    bugs planted by hand; return pytest's output."""
     plan, result = folder / "plan.json", folder / "hollow.json"
     tests = {name: entry["tests"] for name, entry in evidence["snippets"].items()}
     plan.write_text(
-        json.dumps({"module": f"snippets.{topic}", "snippets": tests, "result": str(result)}),
+        json.dumps({"topic": topic, "snippets": tests, "result": str(result)}),
         encoding="utf-8",
     )
     run = _pytest(topic, f"--hollow={plan}", "--tb=no", "--assert=plain")  # failures are expected
-    vacuous = set(json.loads(result.read_text(encoding="utf-8")))
-    for entry in evidence["snippets"].values():
+    if not result.is_file():
+        said = [line for line in (run.stdout + run.stderr).splitlines() if line.strip()]
+        raise ContentError(test_file(topic), f"the run with hollow snippets broke off: {said[-1]}", "mend it")
+    found = json.loads(result.read_text(encoding="utf-8"))
+    vacuous = set(found["vacuous"])
+    for name, entry in evidence["snippets"].items():
         entry["vacuous"] = [test for test in entry["tests"] if test in vacuous]
+        if name in found["planted"]:
+            entry["mutants"] = found["planted"][name]
     return run.stdout + run.stderr
 
 
 def _evidence(
     topic: str, tested: list[Snippet], seen: dict[str, Any], coverage: dict[str, Any]
 ) -> dict[str, Any]:
-    lines: dict[str, Any] = next(iter(coverage["files"].values()), {})
     libraries = {"torch", "numpy"} | {
         c["reference"].split(".")[0] for c in seen["comparisons"] if ":" not in c["reference"]
     }
+    libraries -= {"java", *sys.stdlib_module_names}  # they come with what runs the tests
     return {
         "topic": topic,
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in sorted(libraries)},
         "commit": _git("rev-parse", "--short", "HEAD"),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "snippets": {s.name: _about(s, seen, lines) for s in tested},
+        "snippets": {s.name: _about(s, seen, coverage["files"].get(relative(s.path), {})) for s in tested},
     }
 
 
 DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "skimage": "scikit-image",
+    "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "pytorch_metric_learning": "pytorch-metric-learning",
 }
@@ -158,6 +168,8 @@ def _about(snippet: Snippet, seen: dict[str, Any], lines: dict[str, Any]) -> dic
         for context in contexts[str(number)]
         if context
     }
+    runs = [run for run in seen["runs"] if run["snippet"] == snippet.name]
+    executing |= {run["test"] for run in runs}
     tests = sorted(t for t in seen["outcomes"] if t in executing)
     executed = inside(lines.get("executed_lines", []))
     missing = inside(lines.get("missing_lines", []))
@@ -170,6 +182,7 @@ def _about(snippet: Snippet, seen: dict[str, Any], lines: dict[str, Any]) -> dic
         "lines": {"executed": len(executed), "missing": missing},
         "branches": {"executed": len(taken), "missing": untaken},
         "references": _references([c for c in seen["comparisons"] if c["snippet"] == snippet.name]),
+        "machines": sorted({run["machine"] for run in runs}),
     }
 
 
@@ -227,16 +240,22 @@ def standing(snippet: Snippet) -> Standing:
 
 def _gap(snippet: Snippet, record: dict[str, Any]) -> str:
     """What is still missing before a snippet may be called verified."""
+    if not snippet.toolchain:
+        return f"this machine has nothing that runs {snippet.language}"
     if not record["tests"]:
         return "no test executes it"
     if record.get("vacuous"):
         return f"{record['vacuous'][0]} passes even when the snippet returns nothing"
     if record["lines"]["missing"]:
-        return (
-            f"{relative(SNIPPETS / snippet.topic)}.py:{record['lines']['missing'][0]} is executed by no test"
-        )
+        return f"{relative(snippet.path)}:{record['lines']['missing'][0]} is executed by no test"
     if record["branches"]["missing"]:
         return f"the branch {record['branches']['missing'][0]} is taken by no test"
+    if snippet.planted_by_hand:
+        planted = record.get("mutants")
+        if not planted:
+            return f"no bug has been planted in it: name one under PLANTED in {relative(test_file(snippet.topic))}"
+        for survivor in planted["survivors"]:
+            return f"the planted bug {survivor['change']!r}: {survivor['outcome']}"
     if not any(gates.independent(seen["reference"], snippet) for seen in record["references"]):
         return "no independent reference"
     for seen in record["references"]:

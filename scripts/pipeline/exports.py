@@ -11,12 +11,14 @@ from typing import Any
 
 from scripts.markdown.context import PageContext, rendering
 from scripts.markdown.proof import error_text, reference_name
-from scripts.markdown.results import find_value, format_value
+from scripts.markdown.results import find_value, format_value, output_heading
 from scripts.pipeline import evidence, figure
 from scripts.pipeline.pages import BLOCK, TERM, VALUE, Page, pages, summaries
-from scripts.pipeline.paths import LANGUAGES, ROOT, SNIPPETS, topics
-from scripts.pipeline.source import Snippet, all_snippets, find_snippet, snippets_of
+from scripts.pipeline.paths import LANGUAGES, ROOT, SNIPPETS, relative, topics
+from scripts.pipeline.snippet import Snippet
+from scripts.pipeline.source import all_snippets, files_of, find_snippet, snippets_of
 from scripts.pipeline.words import glossary, say
+from scripts.search import report
 
 
 def markdown_twin(page: Page) -> str:
@@ -45,7 +47,7 @@ def _resolved(page: Page) -> Iterator[str]:
             continue
         kind, argument = block[1], block[2] or ""
         options: dict[str, str] = {}
-        if kind in ("snippet", "figure", "table"):
+        if kind in ("snippet", "figure", "table", "output"):
             options, columns, body = _read_block(lines)
             yield from _block(page, kind, argument, options, columns)
             yield from (_inline(text, page.language) for text in body)
@@ -54,6 +56,8 @@ def _resolved(page: Page) -> Iterator[str]:
         elif kind == "glossary":
             for term in glossary().values():
                 yield f"- **{term.names[page.language]}**{say('colon', page.language)}{term.definitions[page.language]}"
+        elif kind == "search" and (record := report.load()):
+            yield report.markdown_table(report.table(record, argument, page.language))
         elif kind == "details":
             yield f"**{argument}**"
 
@@ -81,13 +85,16 @@ def _block(
     if kind == "snippet":
         snippet = find_snippet(argument)
         assert snippet is not None, argument  # the build has refused unknown names by now
-        yield f"```python\n{snippet.source}```\n"
+        yield f"```{snippet.language}\n{snippet.source}```\n"
         yield _proof(snippet, page.language)
     elif kind == "figure":
         topic, _, name = argument.partition(".")
         drawing = figure.svg_path(topic, name, page.language, "light").name
         folder = "../" * page.name.count("/")
         yield f"![{_inline(options.get('alt', ''), page.language)}]({folder}figures/{topic}/{drawing})\n"
+    elif kind == "output":
+        shown = find_value(argument)
+        yield f"{output_heading(shown, options.get('varies', 'never'))}\n\n```text\n{shown['text'] if shown else ''}```\n"
     else:
         yield from _table(argument, columns)
 
@@ -150,7 +157,8 @@ def llms_txt() -> str:
             for page in pages(language)
         ]
     lines += ["", "## Code", "", "- [snippets.json](snippets.json): every snippet with source and evidence"]
-    lines += [f"- [{topic}.py](en/snippets/{topic}.py)" for topic in topics()]
+    files = [path for topic in topics() for path in files_of(topic)]
+    lines += [f"- [{path.relative_to(SNIPPETS).as_posix()}](en/{relative(path)})" for path in files]
     return "\n".join(lines) + "\n"
 
 
@@ -159,7 +167,7 @@ def editor_snippets() -> str:
     english = summaries("en")
     entries = {
         snippet.qualified: {
-            "scope": "python",
+            "scope": snippet.language,
             "prefix": snippet.name,
             "description": english.get(snippet.qualified, ""),
             "body": [re.sub(r"([\\$}])", r"\\\1", line) for line in snippet.stand_alone.splitlines()],
@@ -173,8 +181,9 @@ def modules_zip() -> bytes:
     """Every module with the licence; the same bytes for the same sources."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in [ROOT / "LICENSE", *(SNIPPETS / f"{topic}.py" for topic in topics())]:
-            entry = zipfile.ZipInfo(f"proven-dl/{path.name}")  # its date is fixed: 1980
+        for path in [ROOT / "LICENSE", *(path for topic in topics() for path in files_of(topic))]:
+            name = path.relative_to(SNIPPETS).as_posix() if path.is_relative_to(SNIPPETS) else path.name
+            entry = zipfile.ZipInfo(f"proven-dl/{name}")  # its date is fixed: 1980
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()

@@ -16,6 +16,7 @@ from scripts.pipeline.paths import BUILD, LANGUAGES, SCRIPTS, THEMES, ContentErr
 from scripts.pipeline.source import Symbol, decorated
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FIGURES = BUILD / "figures"
@@ -121,6 +122,14 @@ class Canvas:
             "svg.hashsalt": "proven-dl",
             "figure.max_open_warning": 0,
         }
+
+
+def bare(axes: Axes, frame: bool = False) -> None:
+    """No ticks, no numbers: what is drawn is a picture, not a plot."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in axes.spines.values():
+        side.set_visible(frame)
 
 
 def _font_family() -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.pipeline.paths import ContentError
-from scripts.pipeline.source import Snippet
+from scripts.pipeline.snippet import Snippet
 
 ASSERTING_CALLS = {"agrees_with", "raises", "warns", "approx"}
 
@@ -67,13 +67,7 @@ def independent(reference: str, snippet: Snippet) -> bool:
     *package, name = reference.split(".")
     if package[:1] and package[0] in ("snippets", "scripts", "tests"):
         return False
-    tree = ast.parse(snippet.stand_alone)
-    called = {
-        node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-    }
-    return name not in called or package[:1] != ["torch"]
+    return name not in snippet.calls or package[:1] not in (["torch"], ["java"])
 
 
 @contextmanager

@@ -7,7 +7,6 @@ entry counts only while the snippet and its tests are those it was made with.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 from collections import Counter
@@ -19,7 +18,8 @@ import yaml
 
 from scripts.pipeline import evidence, mutation
 from scripts.pipeline.paths import TESTS, ContentError, relative, topics, writing
-from scripts.pipeline.source import Snippet, all_snippets, closure, snippets_of
+from scripts.pipeline.snippet import Snippet
+from scripts.pipeline.source import all_snippets, behaviour, closure, snippets_of
 from scripts.pipeline.words import line_of
 
 RECORD = TESTS / "mutants.json"
@@ -39,20 +39,30 @@ def reasons() -> dict[str, list[dict[str, str]]]:
 
 
 def standing(snippet: Snippet) -> Entry | None:
-    """What is known of the snippet as it and its tests stand now; None if that is nothing."""
+    """What is known of the snippet as it and its tests stand now; None if that is nothing.
+
+    Of bugs planted by hand the evidence knows: each run of the tests plants them afresh.
+    """
+    if snippet.planted_by_hand:
+        return evidence.standing(snippet).record.get("mutants")
     entry = load().get(f"{snippet.topic}.{snippet.owner}")
-    fits = entry and (entry["hash"], entry["tests"]) == (snippet.hash, tests_hash(snippet.topic))
+    fits = entry and (entry["hash"], entry["tests"]) == (code_hash(snippet), tests_hash(snippet.topic))
     return entry if fits else None
 
 
+def code_hash(snippet: Snippet) -> str:
+    """Of what the snippet and its helpers do: bugs are planted neither in comments nor in docstrings."""
+    return _behaviour_hash(snippet.stand_alone)
+
+
 def tests_hash(topic: str) -> str:
-    """Of what the topic's tests do: comments and layout do not count."""
+    """Of what the topic's tests do: comments, docstrings and layout do not count."""
     return _behaviour_hash(evidence.test_file(topic).read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=64)  # every snippet of a topic asks for it, on every page that lists them
+@lru_cache(maxsize=1024)  # every page that lists snippets asks for theirs and their tests'
 def _behaviour_hash(text: str) -> str:
-    return hashlib.sha256(ast.dump(ast.parse(text)).encode()).hexdigest()[:16]
+    return hashlib.sha256(behaviour(text).encode()).hexdigest()[:16]
 
 
 def caught(entry: Entry) -> int:
@@ -75,13 +85,20 @@ def run() -> list[ContentError]:
     """Mutate what has changed since it was last mutated; a fault for each bug that no test notices."""
     record = load()
     for topic in topics():
-        if due := [snippet for snippet in snippets_of(topic) if standing(snippet) is None]:
+        if due := [snippet for snippet in mutable(topic) if standing(snippet) is None]:
             record |= _mutate(topic, due)
             _write(record)  # after each topic: what took minutes is not lost
-    record = {name: record[name] for name in all_snippets()}
+    record = {
+        snippet.qualified: record[snippet.qualified] for topic in topics() for snippet in mutable(topic)
+    }
     faults = _explain(record)
     _write(record)
     return faults
+
+
+def mutable(topic: str) -> list[Snippet]:
+    """The snippets that mutmut can change."""
+    return [snippet for snippet in snippets_of(topic) if not snippet.planted_by_hand]
 
 
 def _write(record: dict[str, Entry]) -> None:
@@ -96,8 +113,9 @@ def _explain(record: dict[str, Entry]) -> list[ContentError]:
         for each in listed
     ]
     faults = []
-    for name, snippet in all_snippets().items():
-        for survivor in record[name]["survivors"]:
+    for name, entry in record.items():
+        snippet = all_snippets()[name]
+        for survivor in entry["survivors"]:
             found = next((w for w in waiting if w[:2] == (name, survivor["change"])), None)
             survivor["reason"] = found[2] if found else ""
             if found:
@@ -113,11 +131,12 @@ def _explain(record: dict[str, Entry]) -> list[ContentError]:
 
 def _unnoticed(snippet: Snippet, change: str) -> ContentError:
     old = change.split("\n")[0].removeprefix("- ")
-    numbers = [n for n, line in enumerate(snippet.module.text.splitlines(), 1) if line.strip() == old]
+    text = snippet.path.read_text(encoding="utf-8")
+    numbers = [n for n, line in enumerate(text.splitlines(), 1) if line.strip() == old]
     first, last = snippet.lines
     inside = [n for n in numbers if first <= n <= last]
     return ContentError(
-        snippet.module.path,
+        snippet.path,
         f"no test of {snippet.name} notices the change {change!r}",
         f"test it, or say in {relative(REASONS)} why it makes no difference",
         (inside or numbers or [first])[0],
@@ -128,13 +147,13 @@ def _homes(snippets: list[Snippet]) -> dict[str, str]:
     """Which snippet answers for each definition: for a helper, the first that uses it."""
     homes = {snippet.name: snippet.qualified for snippet in snippets}
     for snippet in snippets:
-        for _, name in closure([(snippet.module.path, snippet.name)], follow_imports=False):
+        for _, name in closure([(snippet.path, snippet.name)], follow_imports=False):
             homes.setdefault(name, snippet.qualified)
     return homes
 
 
 def _mutate(topic: str, due: list[Snippet]) -> dict[str, Entry]:
-    everything = snippets_of(topic)
+    everything = mutable(topic)
     homes, chosen = _homes(everything), {snippet.qualified for snippet in due}
     tests = tests_hash(topic)  # now: an edit during the run must not inherit what it shows
     click.echo(f"{topic}: planting bugs in {len(due)} of {len(everything)} snippets")
@@ -144,7 +163,7 @@ def _mutate(topic: str, due: list[Snippet]) -> dict[str, Entry]:
         mine = [mutant for mutant in found if homes[mutant.definition] == snippet.qualified]
         outcomes = Counter(mutant.outcome for mutant in mine)
         entries[snippet.qualified] = {
-            "hash": snippet.hash,
+            "hash": code_hash(snippet),
             "tests": tests,
             "mutants": len(mine),
             "killed": outcomes[mutation.KILLED],

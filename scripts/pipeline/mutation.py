@@ -21,7 +21,7 @@ from scripts.pipeline.paths import BUILD, ROOT, SCRIPTS, ContentError, relative,
 
 KILLED, TIMEOUT, SURVIVED = "killed", "timeout", "survived"
 # What a mutant's tests exit with. Anything else, a run that broke off for instance, is no catch.
-OUTCOMES = {1: KILLED, 3: KILLED, -11: KILLED, -24: TIMEOUT, 24: TIMEOUT, 36: TIMEOUT, 152: TIMEOUT}
+OUTCOMES = {1: KILLED, 3: KILLED, -11: KILLED, -24: TIMEOUT, 24: TIMEOUT, 36: TIMEOUT, 152: TIMEOUT, 255: TIMEOUT}
 EVERY = 10.0  # seconds between two lines of progress
 
 
@@ -57,7 +57,7 @@ class Workplace:
             "source_paths": ["snippets"],
             "also_copy": ["scripts"],
             "pytest_add_cli_args_test_selection": [tests],
-            "pytest_add_cli_args": ["-p", "no:cacheprovider"],
+            "pytest_add_cli_args": ["-p", "no:cacheprovider", "-m", "not jdk"],
             "process_isolation": "forkserver",
             "use_git_change_detection": False,
         }

@@ -105,7 +105,6 @@ class Preview:
         started = time.monotonic()
         aside = SERVED / "aside"
         try:
-            site.write_segmenter_words()
             site.render(language, aside, preview=True)
         except click.ClickException as error:
             error.show()

@@ -25,17 +25,16 @@ from scripts.pipeline.paths import (
     LANGUAGES,
     ROOT,
     SITE,
-    SNIPPETS,
     THEMES,
     ContentError,
+    relative,
     topics,
     writing,
 )
-from scripts.pipeline.source import all_snippets, snippets_of
-from scripts.pipeline.words import glossary, line_of
+from scripts.pipeline.source import all_snippets, files_of, snippets_of
+from scripts.pipeline.words import line_of
 
 ASIDE = BUILD / "site"
-JIEBA_WORDS = BUILD / "jieba.txt"
 
 
 class Refused(click.ClickException):
@@ -55,7 +54,7 @@ def generated_files(language: str) -> Iterator[tuple[str, Path]]:
     for path in sorted(p for p in assets.rglob("*") if p.is_file()):
         yield f"assets/{path.relative_to(assets).as_posix()}", path
     for topic in topics():
-        yield f"snippets/{topic}.py", SNIPPETS / f"{topic}.py"
+        yield from ((relative(path), path) for path in files_of(topic))
         yield f"snippets/test_{topic}.py", evidence.test_file(topic)
         for name in figure.figures_of(topic):
             for theme in THEMES:
@@ -67,29 +66,11 @@ def generated_files(language: str) -> Iterator[tuple[str, Path]]:
             yield f"notebooks/{path.name}", path
 
 
-def search_aliases(meta: dict[str, Any], topic: str | None) -> dict[str, Any]:
-    """Other names in both languages, from the front matter and the topic's glossary terms.
-
-    The search index weighs them as tags.
-    """
-    aliases = meta.get("aliases") or {}
-    words = [word for language in LANGUAGES for word in aliases.get(language) or []]
-    words += [word for term in glossary().values() if topic and term.topic == topic for word in term.words]
-    return {"tags": list(dict.fromkeys(words))} if words else {}
-
-
-def write_segmenter_words() -> None:
-    """The glossary's Chinese words for jieba, so that 感受野 stays one word in the index."""
-    words = sorted({w for t in glossary().values() for w in t.words if re.search(r"[一-鿿]", w)})
-    writing(JIEBA_WORDS, "".join(f"{word} 1000\n" for word in words))
-
-
 def prepare(publishing: bool) -> None:
     """Check the sources and bring every result up to date; refuse to publish what is not verified."""
     problems = [fault.message for fault in check.faults()]
     if problems:
         raise Refused(problems)
-    write_segmenter_words()
     if not tasks.run(keep_going=publishing):
         raise Refused(unverified() or ["some results could not be made, see the lines above"])
     if publishing and (problems := unverified()):
@@ -97,19 +78,24 @@ def prepare(publishing: bool) -> None:
 
 
 def unverified() -> list[str]:
-    """A line for each snippet that may not be published."""
+    """A line for each snippet that may not be published.
+
+    One whose tests nothing here can run is published as unverified, and said to be.
+    """
     lines = []
     for snippet in all_snippets().values():
         found = evidence.standing(snippet)
         if found.state != evidence.VERIFIED:
-            lines.append(
-                ContentError(
-                    f"snippets/{snippet.topic}.py",
-                    f"{snippet.name} is {found.state}: {found.reason}",
-                    f"see tests/snippets/test_{snippet.topic}.py",
-                    snippet.lines[0],
-                ).message
-            )
+            line = ContentError(
+                snippet.path,
+                f"{snippet.name} is {found.state}: {found.reason}",
+                f"see tests/snippets/test_{snippet.topic}.py",
+                snippet.lines[0],
+            ).message
+            if snippet.toolchain:
+                lines.append(line)
+            else:
+                click.echo(f"note: {line}")
     return lines
 
 
@@ -136,14 +122,12 @@ def render(language: str, target: Path, preview: bool = False) -> None:
     Raises:
         Refused: MkDocs, a plugin or one of our blocks complains.
     """
-    import jieba  # the search plugin's segmenter, whose absence MkDocs would pass over in silence
     from mkdocs.commands.build import build as mkdocs_build
     from mkdocs.config import load_config
     from mkdocs.exceptions import Abort
 
     os.environ["PROVEN_PIPELINE"] = "1"
     os.environ["PROVEN_PREVIEW"] = "1" if preview else "0"
-    jieba.setLogLevel(logging.WARNING)
     with _warnings() as seen:
         try:
             # Not strict: all warnings are gathered and told at once, each in our own form.

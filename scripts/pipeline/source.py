@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
+import platform
 import textwrap
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from scripts.pipeline import gates, java
 from scripts.pipeline.paths import ROOT, SNIPPETS, ContentError, topics
+from scripts.pipeline.snippet import Snippet
 
 PROJECT_PACKAGES = ("snippets", "scripts")
 DOCUMENTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -159,11 +164,16 @@ def behaviour_hash(start: Iterable[Symbol], *extra: object) -> str:
 
 @lru_cache(maxsize=2048)
 def _without_docstrings(node: ast.stmt) -> str:
-    copy = ast.parse(ast.unparse(node))
-    for inner in ast.walk(copy):
-        if isinstance(inner, DOCUMENTED) and ast.get_docstring(inner, clean=False) is not None:
-            inner.body = inner.body[1:] or [ast.Pass()]
-    return ast.dump(copy)
+    return behaviour(ast.unparse(node))
+
+
+def behaviour(text: str) -> str:
+    """The syntax tree of a source, without the docstrings of its functions and classes."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)
 
 
 def stand_alone(module: Module, names: Iterable[str]) -> str:
@@ -206,22 +216,24 @@ def _gap(module: Module, before: ast.stmt, after: ast.stmt) -> bool:
 
 
 @dataclass(frozen=True)
-class Snippet:
-    """A named piece of tested code: `topic.name` or `topic.Class.method`."""
+class PythonSnippet(Snippet):
+    """A definition of a topic's module: `topic.name` or `topic.Class.method`."""
 
-    topic: str
-    name: str
+    language = "python"
+    planted_by_hand = False
+    stands_in = "module"
+    copies = ("snippet", "standalone")
+
     module: Module = field(repr=False)
     node: ast.stmt = field(repr=False, compare=False)
 
     @property
-    def qualified(self) -> str:
-        return f"{self.topic}.{self.name}"
+    def toolchain(self) -> str:
+        return f"Python {platform.python_version()}"
 
     @property
-    def owner(self) -> str:
-        """The top-level definition it belongs to: evidence and stand-alone form are the owner's."""
-        return self.name.split(".")[0]
+    def path(self) -> Path:
+        return self.module.path
 
     @property
     def lines(self) -> tuple[int, int]:
@@ -234,11 +246,6 @@ class Snippet:
     @cached_property
     def stand_alone(self) -> str:
         return stand_alone(self.module, [self.owner])
-
-    @property
-    def hash(self) -> str:
-        """Of the stand-alone source: it changes when the snippet or any helper it uses does."""
-        return hashlib.sha256(self.stand_alone.encode()).hexdigest()[:16]
 
     @property
     def signature(self) -> str:
@@ -257,11 +264,25 @@ class Snippet:
         node = self.node
         return (ast.get_docstring(node) or "") if isinstance(node, DOCUMENTED) else ""
 
+    @property
+    def calls(self) -> set[str]:
+        called = (node.func for node in ast.walk(ast.parse(self.stand_alone)) if isinstance(node, ast.Call))
+        return {f.attr if isinstance(f, ast.Attribute) else getattr(f, "id", "") for f in called}
+
+    def hollow(self) -> AbstractContextManager[None]:
+        return gates.hollow(importlib.import_module(self.module.name), self.owner)
+
+
+def files_of(topic: str) -> list[Path]:
+    """The files of code that readers can take from a topic, its module first."""
+    return [SNIPPETS / f"{topic}.py", *(snippet.path for snippet in java.snippets_of(topic))]
+
 
 def snippets_of(topic: str) -> list[Snippet]:
-    """All public snippets of a topic, in source order."""
+    """All public snippets of a topic, in source order, Java after Python."""
     module = read_module(SNIPPETS / f"{topic}.py")
-    return [Snippet(topic, name, module, module.definitions[name]) for name in module.public]
+    python = [PythonSnippet(topic, name, module, module.definitions[name]) for name in module.public]
+    return [*python, *java.snippets_of(topic)]
 
 
 def all_snippets() -> dict[str, Snippet]:
@@ -269,14 +290,15 @@ def all_snippets() -> dict[str, Snippet]:
 
 
 def find_snippet(qualified: str) -> Snippet | None:
-    """A snippet by `topic.name` or `topic.Class.method`; None if there is none."""
+    """A snippet by `topic.name` or, in Python, `topic.Class.method`; None if there is none."""
     topic, _, name = qualified.partition(".")
     path = SNIPPETS / f"{topic}.py"
     if not path.is_file() or not name or name.startswith("_"):
         return None
     module = read_module(path)
-    node = module.find(name)
-    return Snippet(topic, name, module, node) if node is not None else None
+    if (node := module.find(name)) is not None:
+        return PythonSnippet(topic, name, module, node)
+    return next((snippet for snippet in java.snippets_of(topic) if snippet.name == name), None)
 
 
 def decorated(path: Path, decorator: str) -> list[ast.FunctionDef]:

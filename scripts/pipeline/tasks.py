@@ -35,7 +35,7 @@ from scripts.pipeline.paths import (
     relative,
     topics,
 )
-from scripts.pipeline.source import behaviour_hash
+from scripts.pipeline.source import behaviour_hash, files_of, snippets_of
 
 Task = dict[str, Any]
 
@@ -80,6 +80,12 @@ def _text_hash(*paths: Path) -> str:
     return hashlib.sha256(b"\0".join(p.read_bytes() for p in paths if p.is_file())).hexdigest()
 
 
+def _programs(topic: str) -> str:
+    """What a topic's programs in other languages are, and what runs them: no import leads to them."""
+    foreign = [snippet for snippet in snippets_of(topic) if snippet.planted_by_hand]
+    return " ".join(f"{snippet.hash} {snippet.toolchain}" for snippet in foreign)
+
+
 def task_experiment() -> Iterator[Task]:
     """Measure and train: results that pages and figures read."""
     for topic in topics():
@@ -88,7 +94,11 @@ def task_experiment() -> Iterator[Task]:
                 "name": f"{topic}.{name}",
                 "actions": _action("experiment", "run", topic, name),
                 "targets": [relative(experiment.result_path(topic, name))],
-                "uptodate": [config_changed(behaviour_hash([experiment.symbol(topic, name)], versions()))],
+                "uptodate": [
+                    config_changed(
+                        behaviour_hash([experiment.symbol(topic, name)], versions()) + _programs(topic)
+                    )
+                ],
             }
 
 
@@ -127,7 +137,7 @@ def task_notebook() -> Iterator[Task]:
 def task_evidence() -> Iterator[Task]:
     """Run each topic's tests and keep what they showed."""
     shared = [TESTS / "snippets" / "conftest.py"]
-    shared += [SCRIPTS / "pipeline" / f"{name}.py" for name in ("evidence", "comparison", "gates")]
+    shared += [SCRIPTS / "pipeline" / f"{name}.py" for name in ("evidence", "comparison", "gates", "java")]
     for topic in topics():
         yield {
             "name": topic,
@@ -135,7 +145,9 @@ def task_evidence() -> Iterator[Task]:
             "targets": [relative(evidence.path(topic))],
             "uptodate": [
                 config_changed(
-                    versions() + _text_hash(SNIPPETS / f"{topic}.py", evidence.test_file(topic), *shared)
+                    versions()
+                    + _programs(topic)
+                    + _text_hash(*files_of(topic), evidence.test_file(topic), *shared)
                 )
             ],
         }

@@ -11,8 +11,8 @@ import pytest
 
 from scripts.pipeline import exports
 from scripts.pipeline.pages import pages
-from scripts.pipeline.paths import LANGUAGES, topics
-from scripts.pipeline.source import all_snippets, find_snippet
+from scripts.pipeline.paths import LANGUAGES, SNIPPETS, topics
+from scripts.pipeline.source import all_snippets, files_of, find_snippet
 
 PAGES = [page for language in LANGUAGES for page in pages(language)]
 
@@ -59,6 +59,8 @@ def test_editor_snippets_give_the_stand_alone_source(site):
 def test_the_zip_holds_every_module_and_the_licence(site):
     data = (site / "snippets.zip").read_bytes()
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        assert set(archive.namelist()) == {"proven-dl/LICENSE", *(f"proven-dl/{t}.py" for t in topics())}
+        files = {path.relative_to(SNIPPETS).as_posix() for topic in topics() for path in files_of(topic)}
+        assert {f"{topic}.py" for topic in topics()} < files
+        assert set(archive.namelist()) == {"proven-dl/LICENSE", *(f"proven-dl/{name}" for name in files)}
         assert archive.testzip() is None
     assert exports.modules_zip() == data

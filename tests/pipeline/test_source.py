@@ -132,5 +132,7 @@ def test_every_snippet_keeps_the_house_style(name):
     first, last = snippet.lines
     assert last - first < 62, "a snippet is at most about 60 lines"
     assert snippet.docstring, "a public name has a docstring"
-    assert ">>> " in snippet.docstring, "a docstring has an example that is run"
+    # A Java file is a program, which its tests run: its example is how to call it.
+    example = {"python": ">>> ", "java": f"Usage: java {snippet.name}"}[snippet.language]
+    assert example in snippet.docstring, "a docstring has an example that is run"
     assert max(map(len, snippet.source.splitlines())) <= 88, "a line fits the page"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from scripts.pipeline import java
 from scripts.pipeline.pages import pages
 from scripts.pipeline.paths import LANGUAGES
 from scripts.pipeline.source import find_snippet
 
 pytestmark = pytest.mark.browser
+
+COPIES = ("snippet", "standalone")
 
 # Runs a file the way a reader would: alone, elsewhere, with torch and numpy only.
 HARNESS = """
@@ -39,7 +43,8 @@ sys.exit(0 if results.attempted and not results.failed else f"{results}")
 
 @pytest.fixture(scope="module")
 def copied(browser: Any, site_url: str) -> dict[tuple[str, str], tuple[str, str]]:
-    """(language, snippet) → the clipboard's text after each of its two buttons."""
+    """(language, snippet) → the clipboard's text for the snippet and for what runs as pasted; one text
+    where these are the same and share a button."""
     found: dict[tuple[str, str], tuple[str, str]] = {}
     context = browser.new_context()
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=site_url.rstrip("/"))
@@ -52,18 +57,30 @@ def copied(browser: Any, site_url: str) -> dict[tuple[str, str], tuple[str, str]
             # Exercises fold their solutions away; a reader unfolds them first.
             view.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
             for block in view.query_selector_all(".snippet"):
-                texts = []
-                for kind in ("snippet", "standalone"):
+                texts = {}
+                for kind in COPIES:
+                    button = block.query_selector(f'button[data-copy="{kind}"]')
+                    if button is None:
+                        continue
                     view.evaluate("navigator.clipboard.writeText('nothing copied')")
-                    block.query_selector(f'button[data-copy="{kind}"]').click()
+                    button.click()
                     view.wait_for_function(
                         "document.getElementById('site-status').textContent !== ''", timeout=5000
                     )
-                    texts.append(view.evaluate("navigator.clipboard.readText()"))
+                    texts[kind] = view.evaluate("navigator.clipboard.readText()")
                     view.evaluate("document.getElementById('site-status').textContent = ''")
-                found[language, block.get_attribute("data-snippet")] = (texts[0], texts[1])
+                whole = texts["standalone"]
+                found[language, block.get_attribute("data-snippet")] = (texts.get("snippet", whole), whole)
     context.close()
     return found
+
+
+def runnable(copied, language):
+    """Each stand-alone form of a programming language, once, by the snippet's name."""
+    found = {}
+    for (_, name), (_, text) in copied.items():
+        assert found.setdefault(name, text) == text, f"{name} is not the same in both languages"
+    return {name: text for name, text in sorted(found.items()) if find_snippet(name).language == language}
 
 
 def test_every_block_named_on_a_page_was_copied(copied):
@@ -77,12 +94,12 @@ def test_the_snippet_is_the_source_byte_for_byte(copied):
         snippet = find_snippet(name)
         assert snippet is not None
         assert shown == snippet.source
-        assert shown.strip() in snippet.module.text or "." in snippet.name
+        assert shown.strip() in snippet.path.read_text(encoding="utf-8") or "." in snippet.name
 
 
 def test_stand_alone_forms_import_torch_numpy_and_the_standard_library_only(copied):
     allowed = {"torch", "numpy"} | set(sys.stdlib_module_names)
-    for (_, name), (_, text) in copied.items():
+    for name, text in runnable(copied, "python").items():
         for node in ast.walk(ast.parse(text)):
             modules = (
                 [a.name for a in node.names]
@@ -93,8 +110,7 @@ def test_stand_alone_forms_import_torch_numpy_and_the_standard_library_only(copi
 
 
 def test_stand_alone_forms_have_no_undefined_or_unused_name(copied, tmp_path):
-    unique = {text for _, text in copied.values()}
-    for number, text in enumerate(sorted(unique)):
+    for number, text in enumerate(runnable(copied, "python").values()):
         (tmp_path / f"pasted_{number}.py").write_text(text, encoding="utf-8")
     run = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F", str(tmp_path)],
@@ -106,7 +122,7 @@ def test_stand_alone_forms_have_no_undefined_or_unused_name(copied, tmp_path):
 
 
 def test_stand_alone_forms_run_and_their_examples_pass(copied, tmp_path):
-    unique = sorted({text for _, text in copied.values()})
+    unique = runnable(copied, "python").values()
     harness = tmp_path / "harness.py"
     harness.write_text(HARNESS, encoding="utf-8")
 
@@ -128,6 +144,24 @@ def test_stand_alone_forms_run_and_their_examples_pass(copied, tmp_path):
     with ThreadPoolExecutor(2) as pool:
         failures = [failure for failure in pool.map(run, enumerate(unique)) if failure]
     assert not failures, "\n".join(failures)
+
+
+@pytest.mark.jdk
+def test_java_files_compile_without_a_warning_and_run_alone(copied, tmp_path, jdk):
+    programs = runnable(copied, "java")
+    assert programs
+    for name, text in programs.items():
+        snippet = find_snippet(name)
+        folder = tmp_path / snippet.name
+        folder.mkdir()
+        public = re.search(r"^public final class (\w+)", text, re.M)[1]
+        (folder / f"{public}.java").write_bytes(text.encode())
+        machine = jdk(snippet.release)
+        options = java.compiler_options(snippet.release)
+        assert java.compile_file(folder / f"{public}.java", folder / "classes", options) == "", name
+        run = java.Program(public, folder / "classes", machine).run()
+        assert run.returncode == 0, (name, run.stderr)
+        assert run.stdout.strip(), name
 
 
 def test_the_harness_catches_a_wrong_example_and_a_project_import(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ SLUGS = [topic.replace("_", "-") for topic in topics()]
 def test_a_notebook_page_is_light(site, language, slug):
     page = (site / language / "notebooks" / slug / "index.html").read_bytes()
     assert len(gzip.compress(page)) < 150_000
-    text = page.decode()
+    text = re.sub(r"data:image/[^\"]+", "", page.decode())  # letters of an image spell anything
     assert text.count("<style") <= 1, "shared styles belong in the site's style sheet"
     assert "mathjax" not in text.lower()
     assert "cdn" not in text.lower()

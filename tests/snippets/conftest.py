@@ -1,11 +1,11 @@
-"""`agrees_with`, the comparison that is kept as evidence, and the second run with hollow snippets."""
+"""`agrees_with`, the comparison that is kept as evidence; `java`, Java snippets compiled; and the second
+run, which doubts the tests: with hollow snippets, and with bugs planted in those that mutmut cannot change."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,26 @@ from _pytest.runner import runtestprotocol
 from hypothesis import Phase, settings
 
 from scripts.pipeline.comparison import Comparison, compare
-from scripts.pipeline.gates import hollow
+from scripts.pipeline.java import JavaSnippet, Machine, Program, instead, program
+from scripts.pipeline.paths import ContentError
+from scripts.pipeline.source import find_snippet, snippets_of
 
 COMPARISONS = pytest.StashKey[list[Comparison]]()
 OUTCOMES = pytest.StashKey[dict[str, str]]()
+RUNS = pytest.StashKey[list[dict[str, str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", help="write what the tests of one topic showed to this file")
     parser.addoption(
-        "--hollow", help="a plan {module, snippets: {name: [tests]}, result}; see scripts/pipeline/gates.py"
+        "--hollow", help="a plan {topic, snippets: {name: [tests]}, result}; see scripts/pipeline/gates.py"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[COMPARISONS] = []
     config.stash[OUTCOMES] = {}
+    config.stash[RUNS] = []
     # The same examples in each run, so that evidence can be repeated; nothing is learnt from
     # shrinking the failures that a hollow snippet provokes.
     settings.register_profile("evidence", derandomize=True, database=None, deadline=None)
@@ -57,6 +61,27 @@ def agrees_with(request: pytest.FixtureRequest) -> Callable[..., None]:
     return check
 
 
+@pytest.fixture
+def java(request: pytest.FixtureRequest, jdk: Callable[[int], Machine]) -> Callable[[str], Program]:
+    """Compile a Java snippet of the test's topic; that the test runs it is recorded."""
+    topic = request.path.stem.removeprefix("test_")
+
+    def compiled(name: str) -> Program:
+        snippet = find_snippet(f"{topic}.{name}")
+        assert isinstance(snippet, JavaSnippet), f"snippets/{topic}/{name}.java does not exist"
+        run = {"test": request.node.nodeid, "snippet": name, "machine": str(jdk(snippet.release))}
+        request.config.stash[RUNS].append(run)
+        return program(snippet)
+
+    return compiled
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "java" in getattr(item, "fixturenames", ()):
+            item.add_marker("jdk")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
@@ -68,26 +93,69 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """With --hollow: run each snippet's tests with that snippet hollow, and tell which still pass."""
+    """With --hollow: run each snippet's tests with that snippet hollow, and tell which still pass;
+    then with each of the bugs that the test file plants under PLANTED, and tell which they notice."""
     option = session.config.getoption("--hollow")
     if not option:
         return None
     plan = json.loads(Path(option).read_text(encoding="utf-8"))
-    module = importlib.import_module(plan["module"])
+    snippets = {snippet.name: snippet for snippet in snippets_of(plan["topic"])}
     blind = {test for tests in plan["snippets"].values() for test in tests}
 
-    def still_passing(name: str, tests: set[str]) -> list[str]:
-        with hollow(module, name):
-            chosen = [item for item in session.items if item.nodeid in tests]
-            return [item.nodeid for item in chosen if all(r.passed for r in runtestprotocol(item, log=False))]
+    def passing(tests: set[str]) -> Iterator[str]:
+        for item in session.items:
+            if item.nodeid in tests and all(r.passed for r in runtestprotocol(item, log=False)):
+                yield item.nodeid
+
+    def passing_when_hollow(name: str, tests: set[str]) -> list[str]:
+        with snippets[name].hollow():
+            return list(passing(tests))
 
     for name, tests in plan["snippets"].items():
         # A fork a snippet: whatever a hollow snippet leaves behind goes with its process.
         # Who has failed once has looked at a result, and need not run again.
         tried = blind & set(tests)
-        blind -= tried - set(_in_a_fork(partial(still_passing, name, tried)))
-    Path(plan["result"]).write_text(json.dumps(sorted(blind)), encoding="utf-8")
+        blind -= tried - set(_in_a_fork(partial(passing_when_hollow, name, tried)))
+
+    def outcome(name: str, old: str, new: str) -> str:
+        snippet, tests = snippets[name], plan["snippets"][name]
+        assert isinstance(snippet, JavaSnippet), f"{name} is for mutmut to change"
+        try:
+            changed = snippet.planted(old, new)
+        except ContentError as error:
+            return error.message
+        with instead(snippet, changed.text):
+            noticed = any(not list(passing({test})) for test in tests)
+        return "caught" if noticed else "noticed by no test"
+
+    bugs: dict[str, list[tuple[str, str]]] = getattr(session.items[0].module, "PLANTED", {})
+    planted = {
+        name: _summed_up(
+            {f"- {old}\n+ {new}": _in_a_fork(partial(outcome, name, old, new)) for old, new in changes}
+        )
+        for name, changes in bugs.items()
+        if plan["snippets"][name]
+    }
+    Path(plan["result"]).write_text(
+        json.dumps({"vacuous": sorted(blind), "planted": planted}), encoding="utf-8"
+    )
     return True
+
+
+def _summed_up(outcomes: dict[str, str]) -> dict[str, Any]:
+    """What became of planted bugs, in the form of an entry of `mutants.json`."""
+    caught = [change for change, outcome in outcomes.items() if outcome == "caught"]
+    return {
+        "mutants": len(outcomes),
+        "killed": len(caught),
+        "timeout": 0,
+        "caught": caught,
+        "survivors": [
+            {"change": change, "reason": "", "outcome": outcome}
+            for change, outcome in outcomes.items()
+            if outcome != "caught"
+        ],
+    }
 
 
 def _in_a_fork(function: Callable[[], Any]) -> Any:
@@ -107,5 +175,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         record = {
             "outcomes": session.config.stash[OUTCOMES],
             "comparisons": [seen.as_dict() for seen in session.config.stash[COMPARISONS]],
+            "runs": session.config.stash[RUNS],
         }
         Path(target).write_text(json.dumps(record), encoding="utf-8")
