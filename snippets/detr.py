@@ -9,15 +9,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_Outputs = dict[str, Any]
 _Target = dict[str, Tensor]
+_Pairs = tuple[Tensor, Tensor]
 _Assignment = tuple[np.ndarray, np.ndarray]
 
 
-def _upcast(boxes: Tensor) -> Tensor:
-    """Areas of boxes in pixels overflow half precision: 300 x 300 is above 65,504."""
+def _check_boxes(boxes: Tensor) -> None:
     if boxes.shape[-1:] != (4,):
         raise ValueError(f"boxes need 4 numbers each, got shape {tuple(boxes.shape)}")
-    return boxes if boxes.dtype == torch.float64 else boxes.float()
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Float32 for half precision, which ends at 65,504: less than 300 x 300 pixels."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _check_heads(dim: int, heads: int) -> None:
+    if heads < 1 or dim % heads:
+        raise ValueError(f"dim {dim} is not a multiple of {heads} heads")
 
 
 def box_cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -31,8 +41,7 @@ def box_cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
         >>> box_cxcywh_to_xyxy(torch.tensor([0.5, 0.5, 0.4, 0.2]))
         tensor([0.3000, 0.4000, 0.7000, 0.6000])
     """
-    if boxes.shape[-1:] != (4,):
-        raise ValueError(f"boxes need 4 numbers each, got shape {tuple(boxes.shape)}")
+    _check_boxes(boxes)
     center, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat([center - size / 2, center + size / 2], dim=-1)
 
@@ -48,8 +57,7 @@ def box_xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
         >>> box_xyxy_to_cxcywh(torch.tensor([10.0, 20.0, 30.0, 24.0]))
         tensor([20., 22., 20.,  4.])
     """
-    if boxes.shape[-1:] != (4,):
-        raise ValueError(f"boxes need 4 numbers each, got shape {tuple(boxes.shape)}")
+    _check_boxes(boxes)
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
@@ -65,7 +73,8 @@ def box_area(boxes: Tensor) -> Tensor:
         >>> box_area(torch.tensor([[0, 0, 300, 300]], dtype=torch.float16))
         tensor([90000.])
     """
-    boxes = _upcast(boxes)
+    _check_boxes(boxes)
+    boxes = _wide(boxes)
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
@@ -78,15 +87,16 @@ def box_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> import torch
-        >>> iou, union = box_iou(
-        ...     torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([[1.0, 0.0, 3.0, 2.0]])
-        ... )
-        >>> iou, union
+        >>> a, b = torch.tensor([[0, 0, 2, 2]]), torch.tensor([[1, 0, 3, 2]])
+        >>> box_iou(a, b)
         (tensor([[0.3333]]), tensor([[6.]]))
     """
     if a.ndim != 2 or b.ndim != 2:
-        raise ValueError(f"expected (N, 4) and (M, 4), got {a.shape} and {b.shape}")
-    a, b = _upcast(a), _upcast(b)
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise ValueError(f"expected (N, 4) and (M, 4), got {shapes}")
+    _check_boxes(a)
+    _check_boxes(b)
+    a, b = _wide(a), _wide(b)
     low = torch.maximum(a[:, None, :2], b[:, :2])  # (N, M, 2)
     high = torch.minimum(a[:, None, 2:], b[:, 2:])
     overlap = (high - low).clamp(min=0).prod(-1)  # (N, M)
@@ -101,23 +111,23 @@ def generalized_box_iou(a: Tensor, b: Tensor) -> Tensor:
     a (N, 4), b (M, 4): corners (x1, y1, x2, y2). Gives (N, M) in [-1, 1]: 1 for equal
     boxes, below 0 the farther apart they are, where IoU is 0 and has no slope. The hull
     is the smallest box around both; if even that has no area, GIoU is 0. Raises
-    ValueError for corners in the wrong order or NaN.
+    ValueError for corners in the wrong order or NaN, besides other shapes.
     Source: Rezatofighi et al. 2019, algorithm 1.
 
     Example:
         >>> import torch
-        >>> a = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
-        >>> b = torch.tensor([[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 2.0, 1.0], [3.0, 0, 4, 1]])
+        >>> a = torch.tensor([[0, 0, 1, 1]])
+        >>> b = torch.tensor([[0, 0, 1, 1], [1, 0, 2, 1], [3, 0, 4, 1]])
         >>> generalized_box_iou(a, b)
         tensor([[ 1.0000,  0.0000, -0.5000]])
     """
-    for boxes in (a, b):
-        if not (boxes[..., 2:] >= boxes[..., :2]).all():  # NaN fails as well
-            raise ValueError(
-                "expected corners x1 <= x2 and y1 <= y2; got cxcywh or NaN?"
-            )
     iou, union = box_iou(a, b)
-    a, b = _upcast(a), _upcast(b)
+    a, b = _wide(a), _wide(b)
+    for boxes in (a, b):
+        wrong = boxes[~(boxes[:, 2:] >= boxes[:, :2]).all(1)]  # NaN is wrong as well
+        if len(wrong):
+            got = wrong[0].tolist()
+            raise ValueError(f"expected corners x1 <= x2 and y1 <= y2, got {got}")
     low = torch.minimum(a[:, None, :2], b[:, :2])  # (N, M, 2)
     high = torch.maximum(a[:, None, 2:], b[:, 2:])
     hull = (high - low).prod(-1)  # (N, M)
@@ -128,8 +138,8 @@ class SinePositionEmbedding(nn.Module):
     """Sine and cosine codes of the row and of the column, half of the channels each.
 
     forward(mask): mask (B, H, W), True where the picture is padding. Gives
-    (B, dim, H, W) float32. Padding is not counted, so with `normalize` the codes run
-    from 0 to 2 pi over the *picture*, however far it was padded. Raises ValueError if
+    (B, dim, H, W) float32. Padding is not counted, so with `normalize` the angles end
+    at 2 pi where the *picture* ends, however far it was padded. Raises ValueError if
     dim is not a multiple of 4 or mask not boolean of three axes.
     Source: Carion et al. 2020, appendix A.4.
 
@@ -147,9 +157,8 @@ class SinePositionEmbedding(nn.Module):
 
     def forward(self, mask: Tensor) -> Tensor:
         if mask.ndim != 3 or mask.dtype != torch.bool:
-            raise ValueError(
-                f"expected a boolean mask (B, H, W), got {tuple(mask.shape)} of {mask.dtype}"
-            )
+            got = f"{tuple(mask.shape)} of {mask.dtype}"
+            raise ValueError(f"expected a boolean mask (B, H, W), got {got}")
         codes = []
         for axis in (1, 2):  # rows, then columns
             place = (~mask).cumsum(axis, dtype=torch.float32)  # (B, H, W), from 1
@@ -167,16 +176,16 @@ def linear_assignment(cost: np.ndarray) -> _Assignment:
     """Pair rows with columns, each at most once, so that the sum of costs is least.
 
     cost (N, M): finite numbers. Gives two index arrays of min(N, M), rows ascending, as
-    `scipy.optimize.linear_sum_assignment` does. Takes min(N, M)^2 max(N, M) steps: row
-    by row, the cheapest path of exchanges that frees a column, found by Dijkstra's
-    algorithm on costs kept from below zero by the prices u and v. Raises ValueError if
-    cost is not a finite matrix.
-    Source: Crouse 2016, section II (Jonker and Volgenant's shortest augmenting path).
+    `scipy.optimize.linear_sum_assignment` does. At most min(N, M)^2 max(N, M) steps:
+    row by row, the cheapest path of exchanges that ends in a free column, found by
+    Dijkstra's algorithm on costs that the prices u and v keep from falling below zero.
+    Raises ValueError if cost is not a finite matrix.
+    Source: Crouse 2016 (Jonker and Volgenant's shortest augmenting path).
 
     Example:
         >>> import numpy as np
         >>> rows, columns = linear_assignment(np.array([[1, 2], [2, 9]]))
-        >>> rows.tolist(), columns.tolist()  # not the cheapest cell first: 1 + 9 > 2 + 2
+        >>> rows.tolist(), columns.tolist()  # 2 + 2 < 1 + 9, though 1 is the cheapest
         ([0, 1], [1, 0])
     """
     cost = np.asarray(cost, dtype=np.float64)
@@ -211,7 +220,7 @@ def linear_assignment(cost: np.ndarray) -> _Assignment:
 
 
 class HungarianMatcher:
-    """Give every true object its own query, at the least total cost.
+    """Give every true object a query of its own, at the least total cost.
 
     cost_class * -p(true class) + cost_bbox * L1 + cost_giou * -GIoU, where p is the
     softmax probability, not its logarithm. Called with outputs {"pred_logits":
@@ -219,8 +228,8 @@ class HungarianMatcher:
     (n, 4)}, boxes as cxcywh in [0, 1]. Gives B pairs (query_index, target_index) of
     min(Q, n) int64 indices on the CPU, queries ascending; empty where n is 0. No
     gradient flows. `assign` may replace the optimal assignment. Raises ValueError if
-    the number of targets is not B, a label is not in 0 to K - 1, or a cost not finite.
-    Source: Carion et al. 2020, section 3.1 and appendix A.2.
+    there are not B targets, a label is not in 0 to K - 1, or a cost is not finite.
+    Source: Carion et al. 2020, section 3.1 and, for the weights, appendix A.4.
 
     Example:
         >>> import torch
@@ -238,60 +247,95 @@ class HungarianMatcher:
         cost_giou: float = 2,
         assign: Callable[[np.ndarray], _Assignment] = linear_assignment,
     ):
-        self.cost_class, self.cost_bbox, self.cost_giou = (
-            cost_class,
-            cost_bbox,
-            cost_giou,
-        )
-        self.assign = assign
+        self.cost_class, self.cost_bbox = cost_class, cost_bbox
+        self.cost_giou, self.assign = cost_giou, assign
 
     @torch.no_grad()
-    def costs(
-        self, outputs: dict[str, Any], targets: Sequence[_Target]
-    ) -> list[Tensor]:
+    def costs(self, outputs: _Outputs, targets: Sequence[_Target]) -> list[Tensor]:
         """The cost of every query for every object of its image: B times (Q, n)."""
-        logits, boxes = outputs["pred_logits"], _upcast(outputs["pred_boxes"])
+        logits, boxes = outputs["pred_logits"], _wide(outputs["pred_boxes"])
         if len(targets) != len(logits):
             raise ValueError(f"{len(logits)} images, but {len(targets)} targets")
         if not targets:
             return []
         # All queries with all objects, then cut up: one large step, not B small ones.
-        labels = torch.cat([target["labels"] for target in targets])
+        labels = torch.cat([target["labels"] for target in targets]).long()
         truth = torch.cat([target["boxes"] for target in targets]).to(boxes)
-        if ((labels < 0) | (labels >= logits.shape[-1] - 1)).any():
-            most = logits.shape[-1] - 2
+        most = logits.shape[-1] - 2
+        if ((labels < 0) | (labels > most)).any():
             raise ValueError(f"labels must lie in 0 to {most}, got {labels.tolist()}")
         probability = logits.softmax(-1, dtype=boxes.dtype)[..., labels]  # (B, Q, all)
         distance = torch.cdist(boxes, truth.expand(len(boxes), -1, -1), p=1)
-        giou = generalized_box_iou(
-            box_cxcywh_to_xyxy(boxes).flatten(0, 1), box_cxcywh_to_xyxy(truth)
-        ).view_as(distance)
+        corners = box_cxcywh_to_xyxy(boxes).flatten(0, 1), box_cxcywh_to_xyxy(truth)
+        giou = generalized_box_iou(*corners).view_as(distance)
         cost = self.cost_bbox * distance - self.cost_giou * giou
         cost = cost - self.cost_class * probability
         of_image = cost.split([len(target["labels"]) for target in targets], dim=-1)
         return [part[i] for i, part in enumerate(of_image)]
 
-    def __call__(
-        self, outputs: dict[str, Any], targets: Sequence[_Target]
-    ) -> list[tuple[Tensor, Tensor]]:
-        pairs = []
-        for cost in self.costs(outputs, targets):
-            query, target = self.assign(cost.cpu().numpy())
-            pairs.append((torch.as_tensor(query), torch.as_tensor(target)))
-        return pairs
+    def __call__(self, outputs: _Outputs, targets: Sequence[_Target]) -> list[_Pairs]:
+        found = [self.assign(c.cpu().numpy()) for c in self.costs(outputs, targets)]
+        return [(torch.as_tensor(query), torch.as_tensor(t)) for query, t in found]
+
+
+def set_loss(
+    outputs: _Outputs,
+    targets: Sequence[_Target],
+    pairs: Sequence[_Pairs],
+    no_object_weight: float = 0.1,
+) -> dict[str, Tensor]:
+    """Losses of one layer for given pairs: classes of all queries, boxes of the paired.
+
+    outputs and targets as for HungarianMatcher, pairs as it gives them. Gives scalars:
+    "loss_ce", cross-entropy over all queries, the last class ("no object") for those
+    without an object, with weight `no_object_weight`, divided by the sum of weights;
+    "loss_bbox" (L1) and "loss_giou" (1 - GIoU), sums over the pairs divided by the
+    number of true boxes of the *batch*, at least 1.
+    Source: Carion et al. 2020, section 3.1, appendix A.2 and the official code.
+
+    Example:
+        >>> import torch
+        >>> outputs = {
+        ...     "pred_logits": torch.zeros(1, 2, 4),
+        ...     "pred_boxes": torch.full((1, 2, 4), 0.5),
+        ... }
+        >>> target = {"labels": torch.tensor([1]), "boxes": torch.full((1, 4), 0.6)}
+        >>> pair = torch.tensor([0]), torch.tensor([0])
+        >>> losses = set_loss(outputs, [target], [pair])
+        >>> {name: round(float(value), 4) for name, value in losses.items()}
+        {'loss_ce': 1.3863, 'loss_bbox': 0.4, 'loss_giou': 0.5386}
+    """
+    logits, boxes = _wide(outputs["pred_logits"]), _wide(outputs["pred_boxes"])
+    weight = logits.new_ones(logits.shape[-1])
+    weight[-1] = no_object_weight
+    wanted = torch.full(logits.shape[:2], len(weight) - 1, device=logits.device)
+    nothing = boxes[:0].flatten(0, 1)  # (0, 4): there may be no image at all
+    found, truth = [nothing], [nothing]
+    for i, (query, target) in enumerate(pairs):
+        wanted[i, query] = targets[i]["labels"][target].long()
+        found.append(boxes[i, query])
+        truth.append(targets[i]["boxes"][target].to(boxes))
+    ours, theirs = torch.cat(found), torch.cat(truth)  # (pairs, 4)
+    giou = generalized_box_iou(box_cxcywh_to_xyxy(ours), box_cxcywh_to_xyxy(theirs))
+    count = max(sum(len(target["labels"]) for target in targets), 1)
+    entropy = F.cross_entropy(logits.mT, wanted, weight, reduction="sum")
+    return {
+        # The sum of weights is 0 without queries, or where all have weight 0.
+        "loss_ce": entropy / weight[wanted].sum().clamp(min=torch.finfo().tiny),
+        "loss_bbox": (ours - theirs).abs().sum() / count,
+        "loss_giou": (1 - giou.diagonal()).sum() / count,
+    }
 
 
 class DetrLoss(nn.Module):
-    """Classes of all queries, boxes of the matched ones, after every decoder layer.
+    """The set loss after every decoder layer, each with a matching of its own.
 
     outputs and targets as for HungarianMatcher; outputs may hold "aux_outputs", a list
-    of further {"pred_logits", "pred_boxes"}, each matched anew. Gives scalars:
-    "loss_ce", cross-entropy over all queries, class K ("no object") for the unmatched
-    with weight `no_object_weight`, divided by the sum of weights; "loss_bbox" (L1) and
-    "loss_giou" (1 - GIoU), sums over the pairs divided by the number of true boxes of
-    the *batch*, at least 1; the same with _0, _1, ... for aux_outputs; and "loss", all
-    of them weighted and added. Raises ValueError for logits without K + 1 classes.
-    Source: Carion et al. 2020, section 3.1 and appendix A.2.
+    of further {"pred_logits", "pred_boxes"}. Gives the scalars of set_loss, for the
+    aux_outputs with _0, _1, ... at the end of their names, and "loss": all of them
+    times `weights` (for classes, L1 and GIoU), added. Raises ValueError for logits
+    without num_classes + 1 classes.
+    Source: Carion et al. 2020, section 3.2 (auxiliary decoding losses).
 
     Example:
         >>> import torch
@@ -313,55 +357,25 @@ class DetrLoss(nn.Module):
     ):
         super().__init__()
         self.num_classes, self.matcher = num_classes, matcher
-        self.scales = dict(
-            zip(("loss_ce", "loss_bbox", "loss_giou"), weights, strict=True)
-        )
-        class_weight = torch.ones(num_classes + 1)
-        class_weight[-1] = no_object_weight
-        self.register_buffer("class_weight", class_weight, persistent=False)
-
-    def _layer(
-        self, outputs: dict[str, Any], targets: Sequence[_Target]
-    ) -> dict[str, Tensor]:
-        logits, boxes = outputs["pred_logits"].float(), _upcast(outputs["pred_boxes"])
-        wanted = torch.full(logits.shape[:2], self.num_classes, device=logits.device)
-        ours, theirs = [boxes[:0, :0].reshape(0, 4)], [boxes[:0, :0].reshape(0, 4)]
-        pairs = self.matcher(outputs, targets)
-        for i, (query, target) in enumerate(pairs):
-            query, target = query.to(logits.device), target.to(logits.device)
-            wanted[i, query] = targets[i]["labels"][target].long()
-            ours.append(boxes[i, query])
-            theirs.append(targets[i]["boxes"][target].to(boxes))
-        found, truth = torch.cat(ours), torch.cat(theirs)  # (pairs, 4)
-        giou = generalized_box_iou(box_cxcywh_to_xyxy(found), box_cxcywh_to_xyxy(truth))
-        count = max(sum(len(target["labels"]) for target in targets), 1)
-        weight = self.get_buffer("class_weight")
-        entropy = F.cross_entropy(
-            logits.transpose(1, 2), wanted, weight, reduction="sum"
-        )
-        # The clamp is for a batch without queries, where the sum is 0 as well.
-        smallest = torch.finfo(torch.float32).tiny
-        return {
-            "loss_ce": entropy / weight[wanted].sum().clamp(min=smallest),
-            "loss_bbox": (found - truth).abs().sum() / count,
-            "loss_giou": (1 - giou.diagonal()).sum() / count,
-        }
+        self.no_object_weight, self.weights = no_object_weight, weights
 
     def forward(
-        self, outputs: dict[str, Any], targets: Sequence[_Target]
+        self, outputs: _Outputs, targets: Sequence[_Target]
     ) -> dict[str, Tensor]:
-        classes = outputs["pred_logits"].shape[-1]
-        if classes != self.num_classes + 1:
-            raise ValueError(
-                f"expected {self.num_classes + 1} logits a query, got {classes}"
-            )
-        layers = [outputs, *outputs.get("aux_outputs", [])]
-        losses, total = {}, torch.zeros((), device=outputs["pred_logits"].device)
-        for number, layer in enumerate(layers, start=-1):
-            suffix = "" if number < 0 else f"_{number}"
-            for name, value in self._layer(layer, targets).items():
-                losses[name + suffix] = value
-                total = total + self.scales[name] * value
+        expected, classes = self.num_classes + 1, outputs["pred_logits"].shape[-1]
+        if classes != expected:
+            raise ValueError(f"expected {expected} logits a query, got {classes}")
+        losses: dict[str, Tensor] = {}
+        total = outputs["pred_logits"].new_zeros(())
+        layers = {"": outputs}
+        for number, layer in enumerate(outputs.get("aux_outputs", [])):
+            layers[f"_{number}"] = layer
+        for suffix, layer in layers.items():
+            pairs = self.matcher(layer, targets)
+            of_layer = set_loss(layer, targets, pairs, self.no_object_weight)
+            losses |= {name + suffix: value for name, value in of_layer.items()}
+            weighted = zip(self.weights, of_layer.values(), strict=True)
+            total = total + sum(weight * value for weight, value in weighted)
         return {**losses, "loss": total}
 
 
@@ -370,7 +384,8 @@ class DetrEncoderLayer(nn.Module):
 
     forward(x, position, padding=None): x (B, N, dim), position (B, N, dim) added to
     queries and keys but not to values, padding (B, N), True where a pixel is padding.
-    Gives (B, N, dim). Source: Carion et al. 2020, appendix A.3 and figure 10.
+    Gives (B, N, dim). Raises ValueError if dim is not a multiple of heads.
+    Source: Carion et al. 2020, appendix A.3 and figure 10.
 
     Example:
         >>> import torch
@@ -381,6 +396,7 @@ class DetrEncoderLayer(nn.Module):
 
     def __init__(self, dim: int, heads: int, hidden: int, dropout: float = 0.1):
         super().__init__()
+        _check_heads(dim, heads)
         self.attention = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
         self.up, self.down = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
@@ -404,19 +420,21 @@ class DetrDecoderLayer(nn.Module):
     (B, Q, dim); memory, position (B, N, dim): the encoder's output and its codes;
     padding (B, N), True where a pixel is padding. Positions are added to queries and
     keys, not to values. Gives x (B, Q, dim) and the attention to the picture (B, Q, N),
-    the mean of the heads. Source: Carion et al. 2020, appendix A.3 and figure 10.
+    the mean of the heads. Raises ValueError if dim is not a multiple of heads.
+    Source: Carion et al. 2020, appendix A.3 and figure 10.
 
     Example:
         >>> import torch
         >>> x, memory = torch.zeros(2, 3, 8), torch.randn(2, 6, 8)
         >>> layer = DetrDecoderLayer(dim=8, heads=2, hidden=16)
-        >>> x, attention = layer(x, torch.randn(2, 3, 8), memory, torch.zeros_like(memory))
+        >>> x, attention = layer(x, torch.randn(2, 3, 8), memory, torch.randn(2, 6, 8))
         >>> x.shape, attention.shape
         (torch.Size([2, 3, 8]), torch.Size([2, 3, 6]))
     """
 
     def __init__(self, dim: int, heads: int, hidden: int, dropout: float = 0.1):
         super().__init__()
+        _check_heads(dim, heads)
         self.mutual = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
         self.cross = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
         self.up, self.down = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
@@ -442,17 +460,96 @@ class DetrDecoderLayer(nn.Module):
         return self.norms[2](x + self.dropout(self.down(hidden))), attention
 
 
+class DetrBackbone(nn.Module):
+    """Three convolutions that each halve the picture, in place of a pretrained ResNet.
+
+    forward(images): images (B, 3, H, W). Gives three feature maps, at 1/2, 1/4 and 1/8
+    of the size (rounded up), with dim / 4, dim / 2 and dim channels. Raises ValueError
+    for images without 3 channels, and if dim is not a multiple of 16.
+
+    Example:
+        >>> import torch
+        >>> [tuple(map.shape) for map in DetrBackbone(16)(torch.zeros(2, 3, 32, 41))]
+        [(2, 4, 16, 21), (2, 8, 8, 11), (2, 16, 4, 6)]
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        if dim < 16 or dim % 16:
+            raise ValueError(f"dim must be a multiple of 16, got {dim}")
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(i, o, 3, 2, 1), nn.GroupNorm(4, o), nn.ReLU())
+            for i, o in pairwise([3, dim // 4, dim // 2, dim])
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
+        features = [images]
+        for stage in self.stages:
+            features.append(stage(features[-1]))
+        return features[1:]
+
+
+class DetrDecoder(nn.Module):
+    """Object queries, layers that refine them, and two heads that read every layer.
+
+    forward(memory, position, padding=None): memory and position (B, N, dim), padding
+    (B, N), True where a pixel is padding. Gives "pred_logits" (B, Q, num_classes + 1),
+    the last for "no object"; "pred_boxes" (B, Q, 4), cxcywh in [0, 1]; "aux_outputs",
+    a list of both for every earlier layer; "queries" (B, Q, dim) and "attention"
+    (B, Q, N) of the last layer. The heads and the norm before them are shared.
+    Source: Carion et al. 2020, section 3.2 and appendix A.3.
+
+    Example:
+        >>> import torch
+        >>> decoder = DetrDecoder(3, num_queries=5, dim=8, heads=2, layers=4)
+        >>> outputs = decoder(torch.zeros(2, 6, 8), torch.randn(2, 6, 8))
+        >>> outputs["pred_logits"].shape, len(outputs["aux_outputs"])
+        (torch.Size([2, 5, 4]), 3)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_queries: int,
+        dim: int,
+        heads: int,
+        layers: int,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        sizes = dim, heads, 4 * dim, dropout
+        self.layers = nn.ModuleList(DetrDecoderLayer(*sizes) for _ in range(layers))
+        self.norm = nn.LayerNorm(dim)
+        self.query_position = nn.Parameter(torch.randn(num_queries, dim))
+        self.classify = nn.Linear(dim, num_classes + 1)
+        wide = [m for _ in range(2) for m in (nn.Linear(dim, dim), nn.ReLU())]
+        self.locate = nn.Sequential(*wide, nn.Linear(dim, 4))
+
+    def forward(
+        self, memory: Tensor, position: Tensor, padding: Tensor | None = None
+    ) -> _Outputs:
+        place = self.query_position.expand(len(memory), -1, -1)  # (B, Q, dim)
+        x, outputs = torch.zeros_like(place), []  # a query is nothing but its place
+        for layer in self.layers:
+            x, attention = layer(x, place, memory, position, padding)
+            found = self.norm(x)
+            logits, boxes = self.classify(found), self.locate(found).sigmoid()
+            outputs.append({"pred_logits": logits, "pred_boxes": boxes})
+        last = {"queries": found, "attention": attention}
+        return outputs[-1] | last | {"aux_outputs": outputs[:-1]}
+
+
 class Detr(nn.Module):
-    """A small DETR: convolutions to 1/8, encoder, decoder, and two heads for all layers.
+    """A small DETR: backbone, encoder and decoder.
 
     forward(images, mask=None): images (B, 3, H, W), mask (B, H, W), True where an image
-    is padding. Gives "pred_logits" (B, Q, num_classes + 1), the last for "no object";
-    "pred_boxes" (B, Q, 4), cxcywh in [0, 1]; "aux_outputs", both from every earlier
-    decoder layer; and for a mask head and figures "queries" (B, Q, dim), "memory"
-    (B, dim, h, w), "features" at 1/2 and 1/4, "attention" (B, Q, h, w), "padding"
-    (B, h, w). Raises ValueError for images without 3 channels or a mask that does not
-    fit. Source: Carion et al. 2020, section 3.2; the backbone is ours, in place of a
-    ResNet.
+    is padding. Gives what DetrDecoder gives, its "attention" as (B, Q, h, w), and for a
+    mask head "memory" (B, dim, h, w), "features" at 1/2 and 1/4, finest first, and
+    "padding" (B, h, w). Raises ValueError for images without 3 channels and for a mask
+    that does not fit or is not boolean.
+    Source: Carion et al. 2020, section 3.2 and figure 10.
 
     Example:
         >>> import torch
@@ -473,76 +570,43 @@ class Detr(nn.Module):
         dropout: float = 0.1,
     ):
         super().__init__()
-        widths = [3, dim // 4, dim // 2, dim]
-        self.stages = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(i, o, 3, 2, 1), nn.GroupNorm(4, o), nn.ReLU())
-            for i, o in pairwise(widths)
-        )
-        self.embed = nn.Conv2d(dim, dim, 3, padding=1)
+        self.backbone, self.embed = DetrBackbone(dim), nn.Conv2d(dim, dim, 3, padding=1)
         self.position = SinePositionEmbedding(dim)
-        size = (dim, heads, 4 * dim, dropout)
-        self.encoder = nn.ModuleList(
-            DetrEncoderLayer(*size) for _ in range(encoder_layers)
-        )
-        self.decoder = nn.ModuleList(
-            DetrDecoderLayer(*size) for _ in range(decoder_layers)
-        )
-        self.norm = nn.LayerNorm(dim)
-        self.query_position = nn.Parameter(torch.randn(num_queries, dim))
-        self.classify = nn.Linear(dim, num_classes + 1)
-        wide = [m for _ in range(2) for m in (nn.Linear(dim, dim), nn.ReLU())]
-        self.locate = nn.Sequential(*wide, nn.Linear(dim, 4))
+        sizes = dim, heads, 4 * dim, dropout
+        layers = (DetrEncoderLayer(*sizes) for _ in range(encoder_layers))
+        self.encoder = nn.ModuleList(layers)
+        of_decoder = num_classes, num_queries, dim, heads, decoder_layers, dropout
+        self.decoder = DetrDecoder(*of_decoder)
 
-    def forward(self, images: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
-        size = (len(images), *images.shape[2:])
+    def forward(self, images: Tensor, mask: Tensor | None = None) -> _Outputs:
+        *features, x = self.backbone(images)
+        x = self.embed(x)  # (B, dim, h, w)
+        size, grid = (len(images), *images.shape[2:]), x.shape[2:]
         hidden = images.new_zeros(size, dtype=torch.bool) if mask is None else mask
-        if hidden.shape != size:
-            raise ValueError(
-                f"mask {tuple(hidden.shape)} for images {tuple(images.shape)}"
-            )
-        features = [self.stages[0](images)]
-        for stage in list(self.stages)[1:]:
-            features.append(stage(features[-1]))
-        x = self.embed(features.pop())  # (B, dim, h, w)
-        padding = F.interpolate(hidden[:, None].float(), x.shape[2:]).squeeze(1) > 0
+        if hidden.shape != size or hidden.dtype != torch.bool:
+            got = f"{tuple(hidden.shape)} of {hidden.dtype}"
+            raise ValueError(f"expected a boolean mask {size}, got {got}")
+        padding = F.interpolate(hidden[:, None].float(), grid).squeeze(1) > 0
         position = self.position(padding).to(x.dtype).flatten(2).mT  # (B, h * w, dim)
         memory = x.flatten(2).mT
         flat = padding.flatten(1) if mask is not None else None
         for layer in self.encoder:
             memory = layer(memory, position, flat)
-        query_position = self.query_position.expand(len(images), -1, -1)
-        queries, layers = torch.zeros_like(query_position), []  # nothing but a place
-        for layer in self.decoder:
-            queries, attention = layer(queries, query_position, memory, position, flat)
-            found = self.norm(queries)
-            layers.append(
-                {
-                    "pred_logits": self.classify(found),
-                    "pred_boxes": self.locate(found).sigmoid(),
-                }
-            )
-        return layers[-1] | {
-            "aux_outputs": layers[:-1],
-            "queries": found,
-            "memory": memory.mT.unflatten(2, x.shape[2:]),
-            "features": features,
-            "attention": attention.unflatten(2, x.shape[2:]),
-            "padding": padding,
-        }
+        outputs: _Outputs = self.decoder(memory, position, flat)
+        outputs["attention"] = outputs["attention"].unflatten(2, grid)
+        memory = memory.mT.unflatten(2, grid)
+        return outputs | {"memory": memory, "features": features, "padding": padding}
 
 
-def post_process(
-    outputs: dict[str, Any], image_sizes: Tensor
-) -> list[dict[str, Tensor]]:
+def post_process(outputs: _Outputs, image_sizes: Tensor) -> list[dict[str, Tensor]]:
     """Scores, labels and boxes in pixels: all of them, without suppression.
 
     outputs as of Detr; image_sizes (B, 2): height and width of each image before
     padding. Gives for every image "scores" (Q,), the best class's probability with "no
     object" left out after the softmax; "labels" (Q,); "boxes" (Q, 4), corners in
-    pixels. Raises ValueError if image_sizes is not (B, 2).
-    Source: Carion et al. 2020, section 4 (technical details).
+    pixels. Half precision comes out as float32. Raises ValueError if image_sizes is
+    not (B, 2).
+    Source: Carion et al. 2020, section 3.2 and the official code.
 
     Example:
         >>> import torch
@@ -553,11 +617,10 @@ def post_process(
         >>> post_process(outputs, torch.tensor([[100, 200]]))[0]["boxes"]
         tensor([[ 50.,   0., 150., 100.]])
     """
-    logits, boxes = outputs["pred_logits"], outputs["pred_boxes"]
+    logits, boxes = _wide(outputs["pred_logits"]), _wide(outputs["pred_boxes"])
     if image_sizes.shape != (len(logits), 2):
-        raise ValueError(
-            f"expected {(len(logits), 2)} sizes, got {tuple(image_sizes.shape)}"
-        )
+        got = tuple(image_sizes.shape)
+        raise ValueError(f"expected {(len(logits), 2)} sizes, got {got}")
     scores, labels = logits.softmax(-1)[..., :-1].max(-1)  # (B, Q)
     height, width = image_sizes.to(boxes).unbind(1)
     scale = torch.stack([width, height, width, height], dim=1)[:, None]  # (B, 1, 4)
@@ -569,14 +632,14 @@ def post_process(
 
 
 class MaskHead(nn.Module):
-    """Attention maps of each query over the picture, sharpened to a mask at 1/2.
+    """Attention maps of each query over the picture, sharpened to a mask.
 
-    forward(outputs): outputs of Detr. Gives mask logits (B, Q, 2 * h2, 2 * w2), at the
-    size of the finest feature map. The maps are a softmax over all heads and pixels
-    together; padding has none. Convolutions see each query's maps with the memory, and
-    take in the finer features by addition. feature_dims: channels of outputs'
-    "features", finest first. Raises ValueError if their number does not fit.
-    Source: Carion et al. 2020, section 4.4 and figure 8.
+    forward(outputs): outputs of Detr. Gives mask logits (B, Q, h, w) at the size of the
+    finest feature map. The maps are a softmax over all heads and pixels together;
+    padding has none. Convolutions see each query's maps with the memory, and take in
+    the finer features by addition. feature_dims: channels of outputs' "features",
+    finest first. Raises ValueError if their number does not fit.
+    Source: Carion et al. 2020, section 4.4 and figure 8, and the official code.
 
     Example:
         >>> import torch
@@ -590,22 +653,19 @@ class MaskHead(nn.Module):
         self, dim: int, heads: int, feature_dims: Sequence[int], width: int = 16
     ):
         super().__init__()
-        if dim % heads:
-            raise ValueError(f"dim {dim} is not a multiple of {heads} heads")
+        _check_heads(dim, heads)
         self.heads = heads
         self.query, self.key = nn.Linear(dim, dim), nn.Conv2d(dim, dim, 1)
         self.reduce, self.mix = nn.Conv2d(dim, width, 1), nn.Conv2d(heads, width, 1)
-        self.adapt = nn.ModuleList(
-            nn.Conv2d(d, width, 1) for d in reversed(feature_dims)
-        )
-        steps = len(feature_dims) + 1
+        coarse_first = list(reversed(feature_dims))
+        self.adapt = nn.ModuleList(nn.Conv2d(d, width, 1) for d in coarse_first)
         self.refine = nn.ModuleList(
             nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(4, width))
-            for _ in range(steps)
+            for _ in range(len(coarse_first) + 1)
         )
         self.last = nn.Conv2d(width, 1, 1)
 
-    def attention(self, outputs: dict[str, Any]) -> Tensor:
+    def attention(self, outputs: _Outputs) -> Tensor:
         """Maps (B, Q, heads, h, w), those of one query adding up to 1."""
         query = self.query(outputs["queries"]).unflatten(-1, (self.heads, -1))
         key = self.key(outputs["memory"]).unflatten(1, (self.heads, -1))
@@ -613,27 +673,21 @@ class MaskHead(nn.Module):
         energy = energy.masked_fill(outputs["padding"][:, None, None], -torch.inf)
         return energy.flatten(2).softmax(-1).view_as(energy)
 
-    def forward(self, outputs: dict[str, Any]) -> Tensor:
-        if len(outputs["features"]) != len(self.adapt):
-            raise ValueError(
-                f"expected {len(self.adapt)} feature maps, got {len(outputs['features'])}"
-            )
+    def forward(self, outputs: _Outputs) -> Tensor:
+        expected, features = len(self.adapt), outputs["features"]
+        if len(features) != expected:
+            raise ValueError(f"expected {expected} feature maps, got {len(features)}")
         maps = self.attention(outputs)
-        batch, queries = maps.shape[:2]
-        # Maps sum to 1 over all pixels: scaled, so that a uniform one is 1 everywhere.
-        x = self.mix(maps.flatten(0, 1) * maps[0, 0].numel())
-        x = x.unflatten(0, (batch, queries)) + self.reduce(outputs["memory"])[:, None]
+        # A query's maps add up to 1: scaled, so that uniform ones are 1 everywhere.
+        maps, sizes = maps * maps.shape[2:].numel(), maps.shape[:2]
+        x = self.mix(maps.flatten(0, 1)).unflatten(0, sizes)  # (B, Q, width, h, w)
+        x = x + self.reduce(outputs["memory"])[:, None]
         x = F.relu(self.refine[0](x.flatten(0, 1)))
-        finer = zip(
-            self.adapt,
-            reversed(outputs["features"]),
-            list(self.refine)[1:],
-            strict=True,
-        )
-        for adapt, feature, refine in finer:
-            x = F.interpolate(x, feature.shape[2:]).unflatten(0, (batch, queries))
-            x = F.relu(refine((x + adapt(feature)[:, None]).flatten(0, 1)))
-        logits: Tensor = self.last(x).view(batch, queries, *x.shape[2:])
+        for i, feature in enumerate(reversed(features)):
+            x = F.interpolate(x, feature.shape[2:]).unflatten(0, sizes)
+            x = x + self.adapt[i](feature)[:, None]
+            x = F.relu(self.refine[i + 1](x.flatten(0, 1)))
+        logits: Tensor = self.last(x).squeeze(1).unflatten(0, sizes)
         return logits
 
 
@@ -654,9 +708,9 @@ def mask_loss(
         tensor(5.4777e-05)
     """
     if logits.shape != masks.shape or logits.ndim != 3:
-        raise ValueError(
-            f"expected two (N, H, W), got {logits.shape} and {masks.shape}"
-        )
+        shapes = f"{tuple(logits.shape)} and {tuple(masks.shape)}"
+        raise ValueError(f"expected two (N, H, W), got {shapes}")
+    logits = _wide(logits)
     masks = masks.to(logits.dtype)
     p = logits.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
@@ -725,11 +779,12 @@ def average_precision(
     """Average precision of each class at one IoU threshold, COCO's way.
 
     predictions: of each image {"scores", "labels", "boxes"}; targets: of each image
-    {"labels", "boxes"}; boxes (n, 4) are corners. By falling score, each detection takes
-    the free true box of its class and image with the largest IoU of at least the
+    {"labels", "boxes"}; boxes (n, 4) are corners. By falling score, each detection
+    takes the free true box of its class and image with the largest IoU of at least the
     threshold; else it is false. Precision is made falling from the right and read at
-    recalls 0, 0.01, ..., 1. Gives (num_classes,) float64, NaN for a class without a true
-    box. Raises ValueError if the two speak of different numbers of images.
+    recalls 0, 0.01, ..., 1. No detection is cut off after COCO's hundredth, no box is a
+    crowd. Gives (num_classes,) float64, NaN for a class without a true box. Raises
+    ValueError if the two speak of different numbers of images.
     Source: Lin et al. 2014, and the evaluation code of COCO.
 
     Example:
@@ -760,9 +815,8 @@ def average_precision(
             order = torch.cat(scores).argsort(descending=True, stable=True)
             hits = torch.tensor(right, dtype=torch.float64)[order].cumsum(0)
             precision = hits / torch.arange(1, len(hits) + 1)
-            precision = torch.cat(
-                [precision.flip(0).cummax(0)[0].flip(0), torch.zeros(1)]
-            )
+            precision = precision.flip(0).cummax(0)[0].flip(0)
+            precision = torch.cat([precision, torch.zeros(1)])  # beyond all recalls
             recall = torch.from_numpy(np.linspace(0, 1, 101))
             result[c] = precision[torch.searchsorted(hits / true_boxes, recall)].mean()
     return result
@@ -777,10 +831,10 @@ def panoptic_quality(
 
     Both: of each image a map (H, W) of segment numbers, -1 for none, and the classes
     (S,) of the segments. Segments of one class match if their IoU is above 1/2, which
-    at most one can be. SQ is the mean IoU of the matches, RQ their number over the mean
-    number of predicted and true segments. Gives three (num_classes,) float64, NaN for a
-    class in neither; SQ is 0 without a match. Raises ValueError for maps of different
-    shapes or numbers.
+    at most one can be; no pixel is void. SQ is the mean IoU of the matches, RQ their
+    number over the mean number of predicted and true segments. Gives three
+    (num_classes,) float64, NaN for a class in neither; SQ is 0 without a match. Raises
+    ValueError for maps of different shapes or numbers.
     Source: Kirillov et al. 2019, eq. 1 and 2.
 
     Example:
@@ -795,9 +849,8 @@ def panoptic_quality(
     iou, matches, segments = torch.zeros(3, num_classes, dtype=torch.float64)
     for (found, guesses), (truth, labels) in zip(predictions, targets, strict=True):
         if found.shape != truth.shape:
-            raise ValueError(
-                f"map {tuple(found.shape)} for a truth {tuple(truth.shape)}"
-            )
+            shapes = f"{tuple(found.shape)} for a truth {tuple(truth.shape)}"
+            raise ValueError(f"map {shapes}")
         ours = found == torch.arange(len(guesses), device=found.device)[:, None, None]
         theirs = truth == torch.arange(len(labels), device=truth.device)[:, None, None]
         ours, theirs = ours.flatten(1).double(), theirs.flatten(1).double()
@@ -805,9 +858,10 @@ def panoptic_quality(
         union = ours.sum(1)[:, None] + theirs.sum(1) - shared
         ratio = torch.where(guesses[:, None] == labels, shared / union, 0)
         row, column = (ratio > 0.5).nonzero(as_tuple=True)
-        iou.index_add_(0, guesses[row], ratio[row, column])
-        matches += guesses[row].bincount(minlength=num_classes)
-        segments += torch.cat([guesses, labels]).bincount(minlength=num_classes)
+        matched, everyone = guesses[row].cpu(), torch.cat([guesses, labels]).cpu()
+        iou.index_add_(0, matched, ratio[row, column].cpu())
+        matches += matched.bincount(minlength=num_classes)
+        segments += everyone.bincount(minlength=num_classes)
     recognition = 2 * matches / segments  # 0 / 0: NaN
     quality = iou / matches.clamp(min=1) + 0 * recognition
     return quality * recognition, quality, recognition
@@ -875,3 +929,22 @@ def shifted_square_giou(side: float, shift: float) -> float:
     if side <= 0 or shift < 0:
         raise ValueError(f"expected side > 0 and shift >= 0, got {side} and {shift}")
     return (side - shift) / (side + shift)
+
+
+def inflated_score(probability: float, no_object_weight: float = 0.1) -> float:
+    """The score that the class loss wants of a query which is right this often.
+
+    A share r of queries has an object, with weight 1 in the cross-entropy; the others
+    have none, with weight w. The mean loss -r log p - w (1 - r) log(1 - p) is least at
+    p = r / (r + w (1 - r)). Raises ValueError if the probability is not in [0, 1] or
+    the weight is not positive.
+
+    Example:
+        >>> round(inflated_score(0.5), 3)  # right every second time
+        0.909
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"expected a probability in [0, 1], got {probability}")
+    if not no_object_weight > 0:
+        raise ValueError(f"expected a positive weight, got {no_object_weight}")
+    return probability / (probability + no_object_weight * (1 - probability))

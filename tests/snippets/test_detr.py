@@ -1,6 +1,7 @@
 """What the page on DETR claims, against references that share no code with it."""
 
 import math
+import re
 from itertools import permutations
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch.nn import functional as F
 from torchmetrics.functional.detection import panoptic_quality as torchmetrics_panoptic_quality
-from transformers import DetrConfig
+from transformers import DetrConfig, DetrForObjectDetection
 from transformers.image_transforms import center_to_corners_format, corners_to_center_format
 from transformers.loss import loss_for_object_detection as reference
 from transformers.models.detr import modeling_detr
@@ -22,6 +23,8 @@ from transformers.models.detr.image_processing_pil_detr import DetrImageProcesso
 
 from snippets.detr import (
     Detr,
+    DetrBackbone,
+    DetrDecoder,
     DetrDecoderLayer,
     DetrEncoderLayer,
     DetrLoss,
@@ -35,12 +38,14 @@ from snippets.detr import (
     box_xyxy_to_cxcywh,
     generalized_box_iou,
     greedy_assignment,
+    inflated_score,
     linear_assignment,
     mask_loss,
     merge_panoptic,
     non_maximum_suppression,
     panoptic_quality,
     post_process,
+    set_loss,
     shifted_square_giou,
 )
 
@@ -164,7 +169,8 @@ def test_iou_and_giou_are_those_of_transformers(agrees_with, dtype):
     giou = generalized_box_iou(a, b)
     agrees_with(generalized_box_iou, name, giou, reference.generalized_box_iou(a32, b32), atol=atol)
     assert giou.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    assert (giou < 0).any() < (giou > 0).any() + 1
+    assert (giou < 0).any()
+    assert (giou > 0).any()
     assert (giou >= -1).all()
     assert (giou <= iou + 1e-6).all()
 
@@ -204,18 +210,25 @@ def test_giou_has_a_slope_where_iou_has_none():
 @pytest.mark.parametrize("bad", [[1.0, 0, 0, 1], [0.0, 1, 1, 0], [math.nan, 0, 1, 1]])
 def test_corners_in_the_wrong_order_are_refused(bad):
     good = torch.tensor([[0.0, 0, 1, 1]])
-    for pair in ((good, torch.tensor([bad])), (torch.tensor([bad]), good)):
-        with pytest.raises(
-            ValueError, match=r"^expected corners x1 <= x2 and y1 <= y2; got cxcywh or NaN\?$"
-        ):
+    both = torch.cat([good, torch.tensor([bad])])
+    message = f"expected corners x1 <= x2 and y1 <= y2, got {[float(x) for x in bad]}"
+    for pair in ((good, both), (both, good)):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             generalized_box_iou(*pair)
 
 
 def test_shapes_of_pairs_are_checked_and_may_be_empty():
     good = torch.zeros(2, 4)
     for a, b in ((torch.zeros(4), good), (good, torch.zeros(4)), (torch.zeros(1, 2, 4), good)):
-        with pytest.raises(ValueError, match=r"^expected \(N, 4\) and \(M, 4\), got "):
-            box_iou(a, b)
+        shapes = re.escape(f"{tuple(a.shape)} and {tuple(b.shape)}")
+        for function in (box_iou, generalized_box_iou):
+            with pytest.raises(ValueError, match=rf"^expected \(N, 4\) and \(M, 4\), got {shapes}$"):
+                function(a, b)
+    for wide in (torch.zeros(2, 5), torch.zeros(2, 6)):
+        for pair in ((wide, good), (good, wide)):
+            for function in (box_iou, generalized_box_iou):
+                with pytest.raises(ValueError, match=r"^boxes need 4 numbers each, got shape \(2, [56]\)$"):
+                    function(*pair)
     assert box_iou(good, torch.zeros(0, 4))[0].shape == (2, 0)
     assert generalized_box_iou(torch.zeros(0, 4), good).shape == (0, 2)
 
@@ -405,6 +418,18 @@ def test_images_without_objects_and_with_too_many():
     assert HungarianMatcher()(outputs, targets) == []
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32, torch.float32])
+def test_labels_of_any_type_and_of_no_object(kind):
+    outputs, targets = problem((2, 0, 3))
+    typed = [{**target, "labels": target["labels"].to(kind)} for target in targets]
+    for ours, theirs in zip(
+        HungarianMatcher()(outputs, typed), HungarianMatcher()(outputs, targets), strict=True
+    ):
+        assert all(map(torch.equal, ours, theirs))
+    loss = DetrLoss(K, HungarianMatcher())
+    assert torch.equal(loss(outputs, typed)["loss"], loss(outputs, targets)["loss"])
+
+
 def test_permuted_queries_and_targets_keep_the_pairs():
     outputs, targets = problem((3,), seed=2)
     ((query, target),) = HungarianMatcher()(outputs, targets)
@@ -461,43 +486,58 @@ def test_probability_not_its_logarithm():
 # --- loss ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("weight", [0.1, 1.0, 0.0])
 @pytest.mark.parametrize("counts", [(2, 0, 3), (0, 0), (5,), (7, 1)])
-def test_losses_are_those_of_transformers(agrees_with, weight, counts):
-    outputs, targets = problem(counts, aux=2)
+def test_losses_are_those_of_transformers(agrees_with, dtype, weight, counts):
+    outputs, targets = problem(counts, aux=2, dtype=dtype)
     ours = DetrLoss(K, HungarianMatcher(), weight)(outputs, targets)
     criterion = reference.ImageLoss(reference.HungarianMatcher(1, 5, 2), K, weight, ["labels", "boxes"])
+    criterion.empty_weight = torch.tensor([1, 1, 1, weight], dtype=dtype)
     theirs = criterion(*as_transformers(outputs, targets))
     assert set(ours) == set(theirs) | {"loss"}
     scale = {"ce": 1, "bbox": 5, "giou": 2}
-    for name, value in theirs.items():
-        if weight == 0 and not any(counts) and "ce" in name:
+    name = "transformers.loss.loss_for_object_detection.ImageLoss"
+    atol = {torch.float32: 2e-6, torch.float64: 4e-15}[dtype]
+    for key, value in theirs.items():
+        if weight == 0 and not any(counts) and "ce" in key:
             assert value.isnan()
             value = torch.zeros(())
-        agrees_with(
-            DetrLoss, "transformers.loss.loss_for_object_detection.ImageLoss", ours[name], value, atol=2e-6
-        )
-    total = sum(scale[name.split("_")[1]] * ours[name] for name in theirs)
+        agrees_with(DetrLoss, name, ours[key], value, atol=atol)
+        assert ours[key].dtype == dtype
+    total = sum(scale[key.split("_")[1]] * ours[key] for key in theirs)
     assert float(ours["loss"]) == pytest.approx(float(total), rel=1e-6)
+    of_layer = set_loss(outputs, targets, HungarianMatcher()(outputs, targets), weight)
+    for key, value in of_layer.items():
+        if not (weight == 0 and not any(counts)):
+            agrees_with(set_loss, name, value, theirs[key], atol=atol)
+    assert list(of_layer) == ["loss_ce", "loss_bbox", "loss_giou"]
 
 
 def test_losses_by_hand(agrees_with):
     outputs, targets = problem((2, 1), seed=4)
     pairs = HungarianMatcher()(outputs, targets)
-    entropy = weights = distance = 0.0
+    pairs[0] = (pairs[0][0].flip(0), pairs[0][1])  # not the best pairs: the loss takes what it is given
+    entropy = weights = distance = giou = 0.0
     for i, (query, target) in enumerate(pairs):
         label = dict(zip(query.tolist(), targets[i]["labels"][target].tolist(), strict=True))
         for q in range(Q):
             weight = 1.0 if q in label else 0.1
             entropy -= weight * outputs["pred_logits"][i, q].log_softmax(-1)[label.get(q, K)].item()
             weights += weight
-        distance += (outputs["pred_boxes"][i, query] - targets[i]["boxes"][target]).abs().sum().item()
-    ours = DetrLoss(K, HungarianMatcher())(outputs, targets)
+        ours, theirs = outputs["pred_boxes"][i, query], targets[i]["boxes"][target]
+        distance += (ours - theirs).abs().sum().item()
+        for a, b in zip(ours, theirs, strict=True):
+            pair = (center_to_corners_format(x)[None] for x in (a, b))
+            giou += float(reference.generalized_box_iou(*pair))
+    ours = set_loss(outputs, targets, pairs)
     name = "brute force: a loop over the queries"
-    agrees_with(DetrLoss, name, ours["loss_ce"], entropy / weights, atol=1e-6)
-    agrees_with(DetrLoss, name, ours["loss_bbox"], distance / 3, atol=1e-6)
+    agrees_with(set_loss, name, ours["loss_ce"], entropy / weights, atol=1e-6)
+    agrees_with(set_loss, name, ours["loss_bbox"], distance / 3, atol=1e-6)
+    agrees_with(set_loss, name, ours["loss_giou"], 1 - giou / 3, atol=1e-6)
+    best = DetrLoss(K, HungarianMatcher())(outputs, targets)
     doubled = DetrLoss(K, HungarianMatcher(), weights=(2, 0, 0))(outputs, targets)
-    assert float(doubled["loss"]) == pytest.approx(2 * float(ours["loss_ce"]))
+    assert float(doubled["loss"]) == pytest.approx(2 * float(best["loss_ce"]))
 
 
 def test_loss_ignores_the_order_of_objects_and_queries():
@@ -519,8 +559,10 @@ def test_loss_has_gradients_even_without_objects_and_with_empty_batches():
         assert losses["loss"].isfinite()
         assert all(value.grad is not None and value.grad.isfinite().all() for value in outputs.values())
     outputs, targets = problem((2, 1), seed=1, dtype=torch.float64)
-    boxes = outputs["pred_boxes"].requires_grad_()
-    assert torch.autograd.gradcheck(lambda b: loss({**outputs, "pred_boxes": b}, targets)["loss_giou"], boxes)
+    parts = [outputs[key].requires_grad_() for key in ("pred_logits", "pred_boxes")]
+    assert torch.autograd.gradcheck(
+        lambda x, b: loss({"pred_logits": x, "pred_boxes": b}, targets)["loss"], parts
+    )
 
 
 def test_loss_refuses_logits_of_other_classes_and_has_no_parameters():
@@ -536,7 +578,7 @@ def test_loss_refuses_logits_of_other_classes_and_has_no_parameters():
 # --- network -------------------------------------------------------------------------------------
 
 
-def config(dim=16, heads=4, hidden=32):
+def config(dim=16, heads=4, hidden=32, **options):
     return DetrConfig(
         d_model=dim,
         encoder_attention_heads=heads,
@@ -544,9 +586,19 @@ def config(dim=16, heads=4, hidden=32):
         encoder_ffn_dim=hidden,
         decoder_ffn_dim=hidden,
         use_timm_backbone=False,
-        backbone_config={"model_type": "resnet"},
+        backbone_config={"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8] * 4, "depths": [1] * 4},
         attn_implementation="eager",
+        **options,
     )
+
+
+def trained(module):
+    """Norms with scales and shifts, as after a training: a fresh one hides that it is missing or double."""
+    for norm in module.modules():
+        if isinstance(norm, torch.nn.LayerNorm | torch.nn.GroupNorm):
+            torch.nn.init.normal_(norm.weight, 1, 0.3)
+            torch.nn.init.normal_(norm.bias)
+    return module.eval()
 
 
 def copy_attention(ours, theirs):
@@ -562,8 +614,6 @@ def copy_layer(ours, theirs, attentions, norms):
     for name, other in attentions.items():
         copy_attention(getattr(ours, name), getattr(theirs, other))
     for norm, name in zip(ours.norms, norms, strict=True):
-        torch.nn.init.normal_(norm.weight)
-        torch.nn.init.normal_(norm.bias)
         getattr(theirs, name).load_state_dict(norm.state_dict())
     theirs.mlp.fc1.load_state_dict(ours.up.state_dict())
     theirs.mlp.fc2.load_state_dict(ours.down.state_dict())
@@ -576,7 +626,7 @@ def additive(padding):
 @torch.no_grad()
 @pytest.mark.parametrize("padded", [False, True])
 def test_encoder_layer_is_that_of_transformers(agrees_with, padded):
-    ours = DetrEncoderLayer(16, 4, 32).eval()
+    ours = trained(DetrEncoderLayer(16, 4, 32))
     theirs = modeling_detr.DetrEncoderLayer(config()).eval()
     copy_layer(ours, theirs, {"attention": "self_attn"}, ["self_attn_layer_norm", "final_layer_norm"])
     x, position = torch.randn(2, 2, 7, 16)
@@ -590,7 +640,7 @@ def test_encoder_layer_is_that_of_transformers(agrees_with, padded):
 @torch.no_grad()
 @pytest.mark.parametrize("padded", [False, True])
 def test_decoder_layer_is_that_of_transformers(agrees_with, padded):
-    ours = DetrDecoderLayer(16, 4, 32).eval()
+    ours = trained(DetrDecoderLayer(16, 4, 32))
     theirs = modeling_detr.DetrDecoderLayer(config()).eval()
     norms = ["self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"]
     copy_layer(ours, theirs, {"mutual": "self_attn", "cross": "encoder_attn"}, norms)
@@ -612,6 +662,38 @@ def test_layers_drop_out_a_tenth_by_default(layer):
     rates = {m.p for m in made.modules() if isinstance(m, torch.nn.Dropout)}
     attentions = {m.dropout for m in made.modules() if isinstance(m, torch.nn.MultiheadAttention)}
     assert rates == attentions == {0.1}
+    for heads in (0, 3):
+        with pytest.raises(ValueError, match=rf"^dim 8 is not a multiple of {heads} heads$"):
+            layer(8, heads, 16)
+
+
+def copied(model, **options):
+    """transformers' DETR with our weights, and our convolutions for its backbone."""
+    theirs = DetrForObjectDetection(
+        config(
+            hidden=64, heads=2, num_queries=Q, num_labels=K, encoder_layers=1, decoder_layers=3, **options
+        )
+    ).eval()
+    inner = theirs.model
+
+    class Backbone(torch.nn.Module):
+        def forward(self, images, pixel_mask):
+            feature = model.backbone(images)[-1]
+            mask = F.interpolate(pixel_mask[None].float(), size=feature.shape[2:]).to(torch.bool)[0]
+            return [(feature, mask)]
+
+    inner.backbone, inner.input_projection = Backbone(), model.embed
+    for ours, other in zip(model.encoder, inner.encoder.layers, strict=True):
+        copy_layer(ours, other, {"attention": "self_attn"}, ["self_attn_layer_norm", "final_layer_norm"])
+    norms = ["self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"]
+    for ours, other in zip(model.decoder.layers, inner.decoder.layers, strict=True):
+        copy_layer(ours, other, {"mutual": "self_attn", "cross": "encoder_attn"}, norms)
+    inner.decoder.layernorm.load_state_dict(model.decoder.norm.state_dict())
+    inner.query_position_embeddings.weight.data = model.decoder.query_position.data
+    theirs.class_labels_classifier.load_state_dict(model.decoder.classify.state_dict())
+    for ours, other in zip(model.decoder.locate[::2], theirs.bbox_predictor.layers, strict=True):
+        other.load_state_dict(ours.state_dict())
+    return theirs
 
 
 def small(**options):
@@ -632,11 +714,46 @@ def small(**options):
 
 def test_sizes_of_the_paper_are_the_defaults():
     model = Detr(91)
-    assert len(model.encoder) == len(model.decoder) == 6
-    assert model.query_position.shape == (100, 256)
-    assert model.encoder[0].attention.num_heads == model.decoder[0].cross.num_heads == 8
-    assert model.encoder[0].dropout.p == 0.1
-    assert model.encoder[0].up.out_features == 1024
+    assert len(model.encoder) == len(model.decoder.layers) == 6
+    assert model.decoder.query_position.shape == (100, 256)
+    assert model.encoder[0].attention.num_heads == model.decoder.layers[0].cross.num_heads == 8
+    assert model.encoder[0].dropout.p == model.decoder.layers[0].dropout.p == 0.1
+    assert DetrDecoder(3, 5, 8, 2, layers=1).layers[0].dropout.p == 0.1
+    assert model.encoder[0].up.out_features == model.decoder.layers[0].up.out_features == 1024
+    dry = Detr(3, dim=16, heads=2, dropout=0.3)
+    assert dry.encoder[0].dropout.p == dry.decoder.layers[0].dropout.p == 0.3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_backbone_is_convolutions_norms_and_rectifiers(agrees_with, dtype):
+    backbone, x = trained(DetrBackbone(32)).to(dtype), torch.randn(2, 3, 21, 16, dtype=dtype)
+    for stage, ours in zip(backbone.stages, backbone(x), strict=True):
+        patches = F.unfold(x, 3, padding=1, stride=2)  # (B, 9 C, h w)
+        x = torch.einsum("oi,bip->bop", stage[0].weight.flatten(1), patches) + stage[0].bias[:, None]
+        groups = x.unflatten(1, (4, -1))
+        mean, spread = groups.mean((2, 3), keepdim=True), groups.var((2, 3), keepdim=True, correction=0)
+        x = ((groups - mean) / (spread + 1e-5).sqrt()).flatten(1, 2)
+        x = (x * stage[1].weight[:, None] + stage[1].bias[:, None]).clamp(min=0).view_as(ours)
+        atol = 5e-6 if dtype == torch.float32 else 1e-14
+        agrees_with(DetrBackbone, "brute force: patches times weights, groups normalized", ours, x, atol=atol)
+    assert [f.shape[1:] for f in backbone(torch.zeros(0, 3, 9, 1, dtype=dtype))] == [
+        (8, 5, 1),
+        (16, 3, 1),
+        (32, 2, 1),
+    ]
+
+
+def test_backbone_refuses_bad_input():
+    for dim in (0, 8, 24, -16):
+        with pytest.raises(ValueError, match=rf"^dim must be a multiple of 16, got {dim}$"):
+            DetrBackbone(dim)
+    assert len(DetrBackbone(16).stages) == 3
+    for shape in ((3, 8, 8), (1, 1, 8, 8), (1, 4, 8, 8)):
+        got = re.escape(str(shape))
+        for network in (DetrBackbone(16), small()):
+            with pytest.raises(ValueError, match=rf"^expected images \(B, 3, H, W\), got {got}$"):
+                network(torch.zeros(shape))
 
 
 @torch.no_grad()
@@ -656,36 +773,77 @@ def test_outputs_have_their_shapes(size):
     assert small()(torch.zeros(0, 3, *size))["pred_boxes"].shape == (0, Q, 4)
 
 
+def layers_of(outputs):
+    return [*outputs["aux_outputs"], outputs]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_model_is_that_of_transformers(agrees_with, padded):
+    model = trained(small())
+    theirs, images = copied(model), torch.randn(2, 3, 33, 41)
+    mask = torch.zeros(2, 33, 41, dtype=torch.bool)
+    mask[1, 20:], mask[1, :, 30:] = padded, padded
+    outputs = model(images, mask if padded else None)
+    decoder = theirs.model.decoder
+    flat = outputs["memory"].flatten(2).mT
+    position = SinePositionEmbedding(16)(outputs["padding"]).flatten(2).mT
+    alone = model.decoder(flat, position, outputs["padding"].flatten(1) if padded else None)
+    all_layers = decoder.layers
+    for number, (ours, ours_alone) in enumerate(zip(layers_of(outputs), layers_of(alone), strict=True), 1):
+        decoder.layers = all_layers[:number]  # the shared norm and heads read every layer alike
+        found = theirs(images, pixel_mask=(~mask).long())
+        for key, other in (("pred_logits", found.logits), ("pred_boxes", found.pred_boxes)):
+            name = "transformers.DetrForObjectDetection, cut off after each layer"
+            agrees_with(Detr, name, ours[key], other, atol=1e-5)
+            agrees_with(DetrDecoder, name, ours_alone[key], other, atol=1e-5)
+    agrees_with(Detr, name, outputs["queries"], found.last_hidden_state, atol=1e-5)
+    agrees_with(DetrDecoder, name, alone["queries"], found.last_hidden_state, atol=1e-5)
+    seen = ~outputs["padding"].flatten(1)
+    agrees_with(Detr, name, flat[seen], found.encoder_last_hidden_state[seen], atol=1e-5)
+    assert torch.allclose(outputs["attention"].flatten(2), alone["attention"], atol=1e-6)
+
+
+@torch.no_grad()
+def test_with_auxiliary_losses_transformers_lets_the_norm_into_the_next_layer():
+    """The published mistake of the page: same weights, another model."""
+    model = trained(small())
+    images = torch.randn(1, 3, 32, 32)
+    without, with_losses = (copied(model, auxiliary_loss=on)(images).pred_boxes for on in (False, True))
+    assert torch.allclose(without, model(images)["pred_boxes"], atol=1e-5)
+    assert (without - with_losses).abs().max() > 0.01
+
+
 @torch.no_grad()
 def test_the_model_is_its_parts_put_together(agrees_with):
     """Rebuilt from torch functions: positions where they belong, queries that begin as zeros."""
-    model = small()
+    model = trained(small())
+    decoder = model.decoder
     images = torch.randn(2, 3, 24, 16)
     outputs = model(images)
-    x = images
-    for stage in model.stages:
-        x = F.relu(
-            F.group_norm(F.conv2d(x, stage[0].weight, stage[0].bias, 2, 1), 4, stage[1].weight, stage[1].bias)
-        )
-    x = F.conv2d(x, model.embed.weight, model.embed.bias, padding=1)
+    features = model.backbone(images)
+    x = F.conv2d(features[-1], model.embed.weight, model.embed.bias, padding=1)
     theirs = modeling_detr.DetrSinePositionEmbedding(8, 10000, True)((2, 16, 3, 2), "cpu", torch.float32)
     position = theirs.flatten(2).transpose(1, 2)
     memory = model.encoder[0](x.flatten(2).transpose(1, 2), position)
     query = torch.zeros(2, Q, 16)
-    for layer, found in zip(model.decoder, [*outputs["aux_outputs"], outputs], strict=True):
-        query, _ = layer(query, model.query_position.expand(2, -1, -1), memory, position)
-        normed = F.layer_norm(query, (16,), model.norm.weight, model.norm.bias)
-        logits = F.linear(normed, model.classify.weight, model.classify.bias)
+    for layer, found in zip(decoder.layers, layers_of(outputs), strict=True):
+        query, attention = layer(query, decoder.query_position.expand(2, -1, -1), memory, position)
+        normed = F.layer_norm(query, (16,), decoder.norm.weight, decoder.norm.bias)
+        logits = F.linear(normed, decoder.classify.weight, decoder.classify.bias)
         name = "brute force: the layers called one by one"
         agrees_with(Detr, name, found["pred_logits"], logits, atol=2e-6)
+        boxes = normed
         for number in (0, 2):
-            normed = F.relu(F.linear(normed, model.locate[number].weight, model.locate[number].bias))
-        boxes = F.linear(normed, model.locate[4].weight, model.locate[4].bias).sigmoid()
+            boxes = F.relu(F.linear(boxes, decoder.locate[number].weight, decoder.locate[number].bias))
+        boxes = F.linear(boxes, decoder.locate[4].weight, decoder.locate[4].bias).sigmoid()
         agrees_with(Detr, name, found["pred_boxes"], boxes, atol=1e-6)
     assert torch.allclose(outputs["memory"].flatten(2).transpose(1, 2), memory, atol=1e-5)
-    assert torch.allclose(
-        outputs["queries"], F.layer_norm(query, (16,), model.norm.weight, model.norm.bias), atol=1e-5
-    )
+    assert torch.allclose(outputs["queries"], normed, atol=1e-5)
+    assert torch.allclose(outputs["attention"].flatten(2), attention, atol=1e-6)
+    assert outputs["attention"].shape == (2, Q, 3, 2)
+    assert [torch.equal(*pair) for pair in zip(outputs["features"], features, strict=False)] == [True, True]
+    assert len(outputs["features"]) == 2
 
 
 @torch.no_grad()
@@ -694,7 +852,7 @@ def test_permuted_query_positions_permute_the_output():
     images = torch.randn(1, 3, 16, 24)
     before = model(images)
     order = torch.tensor([2, 0, 4, 1, 3])
-    model.query_position.data = model.query_position[order]
+    model.decoder.query_position.data = model.decoder.query_position[order]
     after = model(images)
     assert torch.allclose(after["pred_boxes"], before["pred_boxes"][:, order], atol=1e-6)
     assert not torch.allclose(after["pred_boxes"], before["pred_boxes"])
@@ -716,12 +874,11 @@ def test_what_lies_under_the_padding_does_not_matter():
     assert torch.equal(mask_free["pred_boxes"], model(images)["pred_boxes"])
 
 
-def test_the_model_refuses_bad_images_and_masks():
-    for shape in ((3, 8, 8), (1, 1, 8, 8), (1, 4, 8, 8)):
-        with pytest.raises(ValueError, match=r"^expected images \(B, 3, H, W\), got \("):
-            small()(torch.zeros(shape))
-    with pytest.raises(ValueError, match=r"^mask \(1, 8, 9\) for images \(1, 3, 8, 8\)$"):
-        small()(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 9, dtype=torch.bool))
+def test_the_model_refuses_bad_masks():
+    for mask in (torch.zeros(1, 8, 9, dtype=torch.bool), torch.zeros(1, 8, 8, dtype=torch.int64)):
+        message = f"expected a boolean mask (1, 8, 8), got {tuple(mask.shape)} of {mask.dtype}"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            small()(torch.zeros(1, 3, 8, 8), mask)
 
 
 def test_every_parameter_learns():
@@ -732,9 +889,9 @@ def test_every_parameter_learns():
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     # The first layer's queries are all zero: whatever its weights, they take nothing from each other.
     assert still == [
-        "decoder.0.mutual.in_proj_weight",
-        "decoder.0.mutual.out_proj.weight",
-        "decoder.0.norms.0.weight",
+        "decoder.layers.0.mutual.in_proj_weight",
+        "decoder.layers.0.mutual.out_proj.weight",
+        "decoder.layers.0.norms.0.weight",
     ]
 
 
@@ -756,8 +913,17 @@ def test_post_process_is_that_of_transformers(agrees_with):
         assert mine["labels"].max() < K
     assert post_process(problem(())[0], torch.zeros(0, 2)) == []
     for bad in (torch.zeros(3), torch.zeros(2, 2), torch.zeros(3, 3)):
-        with pytest.raises(ValueError, match=r"^expected \(3, 2\) sizes, got \("):
+        got = re.escape(str(tuple(bad.shape)))
+        with pytest.raises(ValueError, match=rf"^expected \(3, 2\) sizes, got {got}$"):
             post_process(outputs, bad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_pixels_of_half_precision_boxes_are_computed_in_float32(dtype):
+    outputs = {key: value.to(dtype) for key, value in problem((1,))[0].items()}
+    (ours,) = post_process(outputs, torch.tensor([[1333, 800]]))
+    (theirs,) = post_process({key: value.float() for key, value in outputs.items()}, torch.tensor([[1333, 800]]))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ("scores", "labels", "boxes"))
 
 
 @torch.no_grad()
@@ -774,6 +940,7 @@ def test_attention_maps_of_the_mask_head_are_those_of_transformers(agrees_with, 
     maps = head.attention(outputs)
     agrees_with(MaskHead, name, maps, expected, atol=2e-7)
     assert torch.allclose(maps.sum((2, 3, 4)), torch.ones(2, Q))
+    assert (maps[1, :, :, 3:].sum() == 0) == padded
 
 
 @torch.no_grad()
@@ -801,6 +968,8 @@ def test_mask_head_learns_and_refuses_bad_input():
         ["key.bias"],
     )
     assert head.mix.out_channels == 16
+    for images, queries in ((0, Q), (2, 0)):
+        assert head(small(num_queries=queries)(torch.zeros(images, 3, 9, 16))).shape == (images, queries, 5, 8)
     with pytest.raises(ValueError, match=r"^expected 3 feature maps, got 2$"):
         MaskHead(16, 2, (4, 8, 16))(outputs)
     with pytest.raises(ValueError, match=r"^dim 16 is not a multiple of 3 heads$"):
@@ -837,11 +1006,15 @@ def test_mask_loss_is_that_of_transformers(agrees_with, dtype):
         atol=1e-6 if dtype == torch.float32 else 1e-14,
     )
     assert mask_loss(logits[:0], masks[:0]) == 0
+    half = logits.half().repeat(1, 60, 60)  # sums beyond 65,504
+    many = masks.repeat(1, 60, 60)
+    assert torch.equal(mask_loss(half, many), mask_loss(half.float(), many))
     assert torch.autograd.gradcheck(lambda x: mask_loss(x, masks.double()), logits.double().requires_grad_())
     for bad in (masks[:3], masks[0]):
-        with pytest.raises(ValueError, match=r"^expected two \(N, H, W\), got "):
+        got = re.escape(f"(4, 6, 5) and {tuple(bad.shape)}")
+        with pytest.raises(ValueError, match=rf"^expected two \(N, H, W\), got {got}$"):
             mask_loss(logits, bad)
-    with pytest.raises(ValueError, match=r"^expected two \(N, H, W\), got "):
+    with pytest.raises(ValueError, match=r"^expected two \(N, H, W\), got \(6, 5\) and \(6, 5\)$"):
         mask_loss(logits[0], masks[0])
 
 
@@ -1096,3 +1269,39 @@ def test_suppression_of_few_boxes_and_bad_input():
     assert non_maximum_suppression(torch.zeros(0, 4), torch.zeros(0), 0.5).tolist() == []
     with pytest.raises(ValueError, match=r"^3 boxes for 2 scores$"):
         non_maximum_suppression(boxes, torch.zeros(2), 0.5)
+
+
+# --- what a score means --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.02, 1.0, 3.0])
+def test_inflated_score_is_where_the_loss_is_least(agrees_with, weight):
+    def slope(logit, share):
+        logit = torch.tensor(logit, dtype=torch.float64, requires_grad=True)
+        logits = torch.stack([logit, torch.zeros_like(logit)])[None]
+        weights = torch.tensor([1, weight], dtype=torch.float64)
+        parts = [F.cross_entropy(logits, torch.tensor([k]), weights, reduction="sum") for k in (0, 1)]
+        (share * parts[0] + (1 - share) * parts[1]).backward()
+        return logit.grad.item()
+
+    shares = [0.01, 0.3, 0.5, 0.9]
+    roots = [scipy.optimize.brentq(slope, -20, 20, args=(share,), xtol=1e-13) for share in shares]
+    agrees_with(
+        inflated_score,
+        "scipy.optimize.brentq on the slope of torch.nn.functional.cross_entropy",
+        [inflated_score(share, weight) for share in shares],
+        [1 / (1 + math.exp(-root)) for root in roots],
+        atol=1e-13,
+    )
+
+
+def test_inflated_score_at_its_ends():
+    assert inflated_score(0) == 0
+    assert inflated_score(1) == 1
+    assert inflated_score(0.5) == pytest.approx(1 / 1.1, rel=1e-15)
+    for bad in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match=rf"^expected a probability in \[0, 1\], got {bad}$"):
+            inflated_score(bad)
+    for bad in (0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=rf"^expected a positive weight, got {bad}$"):
+            inflated_score(0.5, bad)
