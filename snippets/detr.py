@@ -161,7 +161,7 @@ class SinePositionEmbedding(nn.Module):
             raise ValueError(f"expected a boolean mask (B, H, W), got {got}")
         codes = []
         for axis in (1, 2):  # rows, then columns
-            place = (~mask).cumsum(axis, dtype=torch.float32)  # (B, H, W), from 1
+            place = (~mask).cumsum(axis)  # (B, H, W), from 1
             if self.normalize:
                 last = place.narrow(axis, mask.shape[axis] - 1, 1)
                 place = place / (last + 1e-6) * 2 * torch.pi
@@ -188,7 +188,7 @@ def linear_assignment(cost: np.ndarray) -> _Assignment:
         >>> rows.tolist(), columns.tolist()  # 2 + 2 < 1 + 9, though 1 is the cheapest
         ([0, 1], [1, 0])
     """
-    cost = np.asarray(cost, dtype=np.float64)
+    cost = np.asarray(cost)
     if cost.ndim != 2 or not np.isfinite(cost).all():
         raise ValueError(f"expected a matrix of finite costs, got shape {cost.shape}")
     if cost.shape[0] > cost.shape[1]:
@@ -197,23 +197,23 @@ def linear_assignment(cost: np.ndarray) -> _Assignment:
         return rows[order], columns[order]
     n, m = cost.shape
     u, v = np.zeros(n), np.zeros(m)
-    row_of, column_of = np.full(m, -1), np.full(n, -1)
+    row_of, column_of = np.full(m, n), np.zeros(n, dtype=np.int64)
     for new in range(n):
-        shortest, before = np.full(m, np.inf), np.full(m, -1)
+        shortest, before = np.full(m, np.inf), np.zeros(m, dtype=np.int64)
         done, tree, row, length = np.zeros(m, dtype=bool), [], new, 0.0
-        while row >= 0:
+        while row < n:
             tree.append(row)
             through = length + cost[row] - u[row] - v
             better = ~done & (through < shortest)
             shortest[better], before[better] = through[better], row
             column = np.where(done, np.inf, shortest).argmin()
             length, done[column] = shortest[column], True
-            row = row_of[column]  # -1: the column is free
+            row = row_of[column]  # n: the column is free
         u[new] += length
         others = np.array(tree[1:], dtype=np.int64)
         u[others] += length - shortest[column_of[others]]
         v[done] -= length - shortest[done]
-        while column >= 0:  # exchange along the path, back to the new row
+        while row != new:  # exchange along the path, back to the new row
             row = row_of[column] = before[column]
             column, column_of[row] = column_of[row], column
     return np.arange(n), column_of
@@ -308,7 +308,7 @@ def set_loss(
     logits, boxes = _wide(outputs["pred_logits"]), _wide(outputs["pred_boxes"])
     weight = logits.new_ones(logits.shape[-1])
     weight[-1] = no_object_weight
-    wanted = torch.full(logits.shape[:2], len(weight) - 1, device=logits.device)
+    wanted = logits.new_full(logits.shape[:2], len(weight) - 1, dtype=torch.long)
     nothing = boxes[:0].flatten(0, 1)  # (0, 4): there may be no image at all
     found, truth = [nothing], [nothing]
     for i, (query, target) in enumerate(pairs):
@@ -626,8 +626,8 @@ def post_process(outputs: _Outputs, image_sizes: Tensor) -> list[dict[str, Tenso
     scale = torch.stack([width, height, width, height], dim=1)[:, None]  # (B, 1, 4)
     corners = box_cxcywh_to_xyxy(boxes) * scale
     return [
-        {"scores": s, "labels": c, "boxes": b}
-        for s, c, b in zip(scores, labels, corners, strict=True)
+        {"scores": scores[i], "labels": labels[i], "boxes": corners[i]}
+        for i in range(len(scores))
     ]
 
 
@@ -756,8 +756,7 @@ def merge_panoptic(
     while True:
         masks, labels = masks[keep], labels[keep]
         if not len(masks):
-            empty = torch.full(masks.shape[1:], -1, device=masks.device)
-            return empty, labels
+            return masks.new_full(masks.shape[1:], -1, dtype=torch.long), labels
         segment = torch.arange(len(labels), device=labels.device)
         for c in stuff:
             same = labels == c
@@ -800,25 +799,25 @@ def average_precision(
     result = torch.full((num_classes,), torch.nan, dtype=torch.float64)
     for c in range(num_classes):
         scores, right, true_boxes = [torch.zeros(0)], [], 0
-        for found, truth in zip(predictions, targets, strict=True):
+        for i, truth in enumerate(targets):
+            found = predictions[i]
             mine, theirs = found["labels"] == c, truth["labels"] == c
             order = found["scores"][mine].argsort(descending=True, stable=True)
             iou, _ = box_iou(found["boxes"][mine][order], truth["boxes"][theirs])
             true_boxes += iou.shape[1]
             scores.append(found["scores"][mine][order].cpu())
             for row in iou:
-                best = row.argmax() if len(row) else -1
-                right.append(bool(best >= 0 and row[best] >= iou_threshold))
+                right.append(len(row) > 0 and bool(row.max() >= iou_threshold))
                 if right[-1]:
-                    iou[:, best] = -1  # taken
+                    iou[:, row.argmax()] = -torch.inf  # taken
         if true_boxes:
             order = torch.cat(scores).argsort(descending=True, stable=True)
             hits = torch.tensor(right, dtype=torch.float64)[order].cumsum(0)
             precision = hits / torch.arange(1, len(hits) + 1)
             precision = precision.flip(0).cummax(0)[0].flip(0)
-            precision = torch.cat([precision, torch.zeros(1)])  # beyond all recalls
             recall = torch.from_numpy(np.linspace(0, 1, 101))
-            result[c] = precision[torch.searchsorted(hits / true_boxes, recall)].mean()
+            first = torch.searchsorted(hits / true_boxes, recall)
+            result[c] = precision[first[first < len(hits)]].sum() / len(recall)
     return result
 
 
@@ -847,23 +846,24 @@ def panoptic_quality(
     if len(predictions) != len(targets):
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")
     iou, matches, segments = torch.zeros(3, num_classes, dtype=torch.float64)
-    for (found, guesses), (truth, labels) in zip(predictions, targets, strict=True):
+    for i, (truth, labels) in enumerate(targets):
+        found, guesses = predictions[i]
         if found.shape != truth.shape:
             shapes = f"{tuple(found.shape)} for a truth {tuple(truth.shape)}"
             raise ValueError(f"map {shapes}")
-        ours = found == torch.arange(len(guesses), device=found.device)[:, None, None]
-        theirs = truth == torch.arange(len(labels), device=truth.device)[:, None, None]
+        guesses, labels = guesses.cpu(), labels.cpu()
+        ours = found.cpu() == torch.arange(len(guesses))[:, None, None]  # (S, H, W)
+        theirs = truth.cpu() == torch.arange(len(labels))[:, None, None]
         ours, theirs = ours.flatten(1).double(), theirs.flatten(1).double()
         shared = ours @ theirs.T  # (S, T) pixels
         union = ours.sum(1)[:, None] + theirs.sum(1) - shared
         ratio = torch.where(guesses[:, None] == labels, shared / union, 0)
         row, column = (ratio > 0.5).nonzero(as_tuple=True)
-        matched, everyone = guesses[row].cpu(), torch.cat([guesses, labels]).cpu()
-        iou.index_add_(0, matched, ratio[row, column].cpu())
-        matches += matched.bincount(minlength=num_classes)
-        segments += everyone.bincount(minlength=num_classes)
+        iou.index_add_(0, guesses[row], ratio[row, column])
+        matches += guesses[row].bincount(minlength=num_classes)
+        segments += torch.cat([guesses, labels]).bincount(minlength=num_classes)
     recognition = 2 * matches / segments  # 0 / 0: NaN
-    quality = iou / matches.clamp(min=1) + 0 * recognition
+    quality = torch.where(segments > 0, iou / matches.clamp(min=1), torch.nan)
     return quality * recognition, quality, recognition
 
 
@@ -887,7 +887,7 @@ def greedy_assignment(cost: np.ndarray) -> _Assignment:
         row, column = np.unravel_index(cost.argmin(), cost.shape)
         pairs.append((row, column))
         cost[row], cost[:, column] = np.inf, np.inf
-    rows, columns = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2).T
+    rows, columns = np.array(sorted(pairs), dtype=np.int64).reshape(len(pairs), 2).T
     return rows, columns
 
 
@@ -909,7 +909,7 @@ def non_maximum_suppression(
         raise ValueError(f"{len(boxes)} boxes for {len(scores)} scores")
     order = scores.argsort(descending=True, stable=True)
     close = box_iou(boxes[order], boxes[order])[0] > iou_threshold
-    kept = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    kept = torch.zeros_like(order, dtype=torch.bool)
     for i in range(len(boxes)):
         kept[i] = not (close[i] & kept).any()
     return order[kept]

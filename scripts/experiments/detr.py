@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from itertools import permutations
+from itertools import pairwise, permutations
 from statistics import fmean
 from typing import Any
 
@@ -27,6 +27,7 @@ from snippets.detr import (
     box_xyxy_to_cxcywh,
     generalized_box_iou,
     greedy_assignment,
+    inflated_score,
     linear_assignment,
     mask_loss,
     merge_panoptic,
@@ -44,8 +45,9 @@ _THINGS, _STUFF = (0, 1, 2), (3, 4)  # disc, square, triangle; sky, ground
 _CLASSES = len(_THINGS) + len(_STUFF)
 _COLORS = ((0.9, 0.25, 0.2), (0.95, 0.8, 0.2), (0.9, 0.9, 0.9))  # of the things
 _BACKGROUND = ((0.3, 0.45, 0.75), (0.25, 0.45, 0.25))  # sky, ground
-_SURE = 1 / 1.1  # even odds: the loss weighs an object 1 and no object 0.1
+_SURE = inflated_score(0.5)  # even odds
 _THRESHOLDS = (0.5, 0.7, 0.85, _SURE, 0.95)
+_BINS = (0.3, 0.5, 0.65, 0.8, 0.87, 0.92, 0.96, 0.98, 1.0)  # of scores, finer where they crowd
 
 Scene = dict[str, Tensor]
 
@@ -199,6 +201,42 @@ def _score(
     }
 
 
+def _overlapping(scene: Scene) -> bool:
+    """Whether the boxes of two shapes meet."""
+    boxes = box_cxcywh_to_xyxy(_things(scene)["boxes"])
+    return bool((box_iou(boxes, boxes)[0].fill_diagonal_(0) > 0).any())
+
+
+def _calibration(found: Sequence[dict[str, Tensor]], pairs: Sequence[Any], scenes: Sequence[Scene]) -> Tensor:
+    """Of every query that says shape: its score, and 1 if it was paired with a true object of that class."""
+    rows = []
+    for one, (query, target), scene in zip(found, pairs, scenes, strict=True):
+        right = torch.zeros(len(one["scores"]))
+        right[query] = (one["labels"][query] == scene["labels"][target]).float()
+        rows.append(torch.stack([one["scores"], right], dim=1)[one["labels"] < len(_THINGS)])
+    return torch.cat(rows)
+
+
+def _share_right(score: Tensor) -> Tensor:
+    """How often a query of this score is right, if the loss had its way: inflated_score, inverted."""
+    weight = 0.1
+    return weight * score / (1 - score + weight * score)
+
+
+@torch.no_grad()
+def _leaking(model: Detr, outputs: dict[str, Any]) -> dict[str, Any]:
+    """The answer if the norm before the heads fed the next layer too, and came twice at the end."""
+    memory = outputs["memory"].flatten(2).mT
+    position = model.position(outputs["padding"]).flatten(2).mT
+    decoder = model.decoder
+    place = decoder.query_position.expand(len(memory), -1, -1)
+    x = torch.zeros_like(place)
+    for layer in decoder.layers:
+        x = decoder.norm(layer(x, place, memory, position)[0])
+    x = decoder.norm(x)
+    return {"pred_logits": decoder.classify(x), "pred_boxes": decoder.locate(x).sigmoid()}
+
+
 def _truth_map(scene: Scene) -> tuple[Tensor, Tensor]:
     return scene["masks"].long().argmax(0), scene["labels"]
 
@@ -249,6 +287,11 @@ def training(steps: int = 1500, mask_steps: int = 250, pictures: int = 500, show
     threshold_rows: threshold, count_error, count_bias, duplicates, for other scores than `sure`;
     half_count_error, half_count_bias, half_duplicates: of the first row, 0.5.
     suppressed_*: the same after non-maximum suppression at IoU 0.7 within a class.
+    leak_*: the same from the same weights, if the norm before the heads leaks into the layers.
+    overlap_*: the same in the overlap_pictures pictures in which the boxes of two shapes meet.
+    bin_score, bin_right, bin_expected, bin_count (arrays): of the queries that say shape, by score: mean
+    score, share that is right, the share at which the loss is least, number. even_score, even_right,
+    even_expected, even_count: of the bin around even odds.
     layer_rows: layer, ap, ap50, count_error, duplicates, of every decoder layer's own prediction;
     layer_0_ap, ...: as single values.
     class_rows: class_name, ap50, of each shape.
@@ -275,6 +318,30 @@ def training(steps: int = 1500, mask_steps: int = 250, pictures: int = 500, show
         chosen = non_maximum_suppression(offset, one["scores"], 0.7)
         kept.append({key: value[chosen] for key, value in one.items()})
     result |= {f"suppressed_{key}": value for key, value in _score(kept, scenes).items()}
+    leaking = _processed([_leaking(model, part) for part in outputs])
+    result |= {f"leak_{key}": value for key, value in _score(leaking, scenes).items()}
+    met = [i for i, scene in enumerate(scenes) if _overlapping(scene)]
+    result |= {
+        f"overlap_{key}": value
+        for key, value in _score([found[i] for i in met], [scenes[i] for i in met]).items()
+    }
+    result["overlap_pictures"] = len(met)
+    pairs = [
+        pair
+        for number, part in enumerate(outputs)
+        for pair in HungarianMatcher()(part, scenes[100 * number : 100 * (number + 1)])
+    ]
+    scores, right = _calibration(found, pairs, scenes).unbind(1)
+    bins = [(scores > low) & (scores <= high) for low, high in pairwise(_BINS)]
+    result |= {
+        "bin_score": np.array([float(scores[b].mean()) for b in bins]),
+        "bin_right": np.array([float(right[b].mean()) for b in bins]),
+        "bin_expected": np.array([float(_share_right(scores[b]).mean()) for b in bins]),
+        "bin_count": np.array([int(b.sum()) for b in bins]),
+    }
+    even = next(i for i, (low, high) in enumerate(pairwise(_BINS)) if low < _SURE <= high)
+    result |= {f"even_{key}": float(result[f"bin_{key}"][even]) for key in ("score", "right", "expected")}
+    result["even_count"] = int(result["bin_count"][even])
     layers = len(outputs[0]["aux_outputs"])
     result["layer_rows"] = []
     for layer in range(layers):

@@ -96,12 +96,48 @@ def test_a_short_training_learns_and_gives_every_result() -> None:
     assert len(result["history_loss"]) == 6
     assert [row["layer"] for row in result["layer_rows"]] == [1, 2, 3]
     assert result["layer_3_ap"] == result["ap"]
+    assert result["sure"] == pytest.approx(1 / 1.1)
+    assert len(result["bin_count"]) == 8
+    assert result["overlap_pictures"] <= 12
     assert 0 <= result["pq"] <= 1
     assert result["pq"] == pytest.approx(np.mean([row["pq"] for row in result["panoptic_rows"]]))
     assert result["image"].shape == (3, 64, 64, 3)
     assert result["segment_map"].shape == (3, 64, 64)
     assert len(result["attention"]) == len(result["attention_rows"])
-    assert {"model.query_position", "head.query.weight"} <= set(result["weights"])
+    assert {"model.decoder.query_position", "head.query.weight"} <= set(result["weights"])
+
+
+def test_pictures_in_which_shapes_meet_are_told_apart() -> None:
+    def scene(*boxes: tuple[float, ...]) -> dict[str, torch.Tensor]:
+        sky = (0.5, 0.2, 1.0, 0.4)
+        return {"labels": torch.tensor([0] * len(boxes) + [3]), "boxes": torch.tensor([*boxes, sky])}
+
+    left, near, far = (0.2, 0.2, 0.2, 0.2), (0.35, 0.2, 0.2, 0.2), (0.8, 0.8, 0.2, 0.2)
+    assert experiments._overlapping(scene(left, near))
+    assert not experiments._overlapping(scene(left, far))
+    assert not experiments._overlapping(scene(left))  # the sky does not count
+
+
+def test_calibration_counts_queries_with_a_partner_of_their_class() -> None:
+    found = {"scores": torch.tensor([0.9, 0.8, 0.7, 0.6]), "labels": torch.tensor([0, 1, 2, 3])}
+    scene = {"labels": torch.tensor([2, 0, 3])}
+    pairs = (torch.tensor([0, 2, 3]), torch.tensor([1, 0, 2]))
+    rows = experiments._calibration([found], [pairs], [scene])
+    assert rows.tolist() == [[pytest.approx(s), r] for s, r in ((0.9, 1), (0.8, 0), (0.7, 1))]
+    for share in (0.01, 0.5, 0.99):
+        score = torch.tensor(experiments.inflated_score(share))
+        assert float(experiments._share_right(score)) == pytest.approx(share, rel=1e-5)
+
+
+@torch.no_grad()
+def test_the_leak_shows_only_once_the_norm_has_learned() -> None:
+    torch.manual_seed(0)
+    model, pictures = experiments._new().eval(), torch.randn(2, 3, 64, 64)
+    outputs = model(pictures)
+    assert torch.allclose(experiments._leaking(model, outputs)["pred_boxes"], outputs["pred_boxes"], atol=1e-4)
+    torch.nn.init.normal_(model.decoder.norm.weight, 1, 0.3)
+    outputs = model(pictures)
+    assert (experiments._leaking(model, outputs)["pred_boxes"] - outputs["pred_boxes"]).abs().max() > 1e-3
 
 
 def test_a_run_without_parts_is_repeatable_and_compares_seeds() -> None:

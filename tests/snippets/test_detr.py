@@ -300,6 +300,8 @@ def test_position_codes_refuse_bad_input():
         with pytest.raises(ValueError, match=r"^expected a boolean mask \(B, H, W\), got \("):
             SinePositionEmbedding(4)(bad)
     assert SinePositionEmbedding(4)(torch.zeros(0, 2, 3, dtype=torch.bool)).shape == (0, 4, 2, 3)
+    elsewhere = torch.zeros(1, 2, 3, dtype=torch.bool, device="meta")
+    assert SinePositionEmbedding(4)(elsewhere).device.type == "meta"
 
 
 # --- assignment ----------------------------------------------------------------------------------
@@ -369,7 +371,14 @@ def test_greedy_takes_the_cheapest_first_and_may_pay_more(agrees_with):
         assert (cost == before).all()
         assert cost[rows, columns].sum() >= cost[linear_assignment(cost)].sum() - 1e-12
     for shape in ((0, 3), (3, 0)):
-        assert [part.tolist() for part in greedy_assignment(np.zeros(shape))] == [[], []]
+        for assign in (greedy_assignment, linear_assignment):
+            parts = assign(np.zeros(shape))
+            assert [part.tolist() for part in parts] == [[], []]
+            assert {part.dtype for part in parts} == {np.dtype(np.int64)}
+    whole = np.array([[1, 2], [2, 9]])
+    assert [part.tolist() for part in greedy_assignment(whole)] == [[0, 1], [0, 1]]
+    assert [part.tolist() for part in linear_assignment(whole)] == [[0, 1], [1, 0]]
+    assert whole.tolist() == [[1, 2], [2, 9]]
 
 
 # --- matcher -------------------------------------------------------------------------------------
@@ -468,8 +477,20 @@ def test_half_precision_outputs_are_matched_and_scored_in_float32(dtype):
         HungarianMatcher()(half, targets), HungarianMatcher()(whole, targets), strict=True
     ):
         assert all(map(torch.equal, ours, theirs))
+    costs = zip(HungarianMatcher().costs(half, targets), HungarianMatcher().costs(whole, targets), strict=True)
+    assert all(torch.equal(*pair) for pair in costs)
     loss = DetrLoss(K, HungarianMatcher())
     assert torch.equal(loss(half, targets)["loss"], loss(whole, targets)["loss"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_targets_of_another_precision_do_not_change_that_of_the_loss(dtype):
+    outputs, targets = problem((2, 3))
+    other = [{**target, "boxes": target["boxes"].to(dtype)} for target in targets]
+    same = [{**target, "boxes": target["boxes"].float()} for target in other]
+    ours, theirs = (DetrLoss(K, HungarianMatcher())(outputs, each) for each in (other, same))
+    assert all(value.dtype == torch.float32 for value in ours.values())
+    assert ours == theirs
 
 
 def test_probability_not_its_logarithm():
@@ -488,7 +509,7 @@ def test_probability_not_its_logarithm():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("weight", [0.1, 1.0, 0.0])
-@pytest.mark.parametrize("counts", [(2, 0, 3), (0, 0), (5,), (7, 1)])
+@pytest.mark.parametrize("counts", [(2, 0, 3), (0, 0), (5,), (7, 1), (1, 0)])
 def test_losses_are_those_of_transformers(agrees_with, dtype, weight, counts):
     outputs, targets = problem(counts, aux=2, dtype=dtype)
     ours = DetrLoss(K, HungarianMatcher(), weight)(outputs, targets)
@@ -570,6 +591,8 @@ def test_loss_refuses_logits_of_other_classes_and_has_no_parameters():
     for classes in (K - 1, K + 1):
         with pytest.raises(ValueError, match=rf"^expected {classes + 1} logits a query, got {K + 1}$"):
             DetrLoss(classes, HungarianMatcher())(outputs, targets)
+    with pytest.raises(ValueError, match=r"^zip\(\)"):
+        DetrLoss(K, HungarianMatcher(), weights=(1, 5))(outputs, targets)
     loss = DetrLoss(K, HungarianMatcher())
     assert list(loss.parameters()) == []
     assert list(loss.state_dict()) == []
@@ -662,6 +685,7 @@ def test_layers_drop_out_a_tenth_by_default(layer):
     rates = {m.p for m in made.modules() if isinstance(m, torch.nn.Dropout)}
     attentions = {m.dropout for m in made.modules() if isinstance(m, torch.nn.MultiheadAttention)}
     assert rates == attentions == {0.1}
+    assert layer(8, 1, 16) is not None
     for heads in (0, 3):
         with pytest.raises(ValueError, match=rf"^dim 8 is not a multiple of {heads} heads$"):
             layer(8, heads, 16)
@@ -847,6 +871,19 @@ def test_the_model_is_its_parts_put_together(agrees_with):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_model_computes_in_the_precision_of_its_weights(dtype):
+    model, images = small(), torch.randn(2, 3, 16, 24)
+    expected = model(images)
+    mask = torch.zeros(2, 16, 24, dtype=torch.bool)
+    for outputs in (model.to(dtype)(images.to(dtype)), model(images.to(dtype), mask)):
+        for key in ("pred_logits", "pred_boxes", "attention", "memory"):
+            assert outputs[key].dtype == dtype
+        tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
+        assert torch.allclose(outputs["pred_boxes"].float(), expected["pred_boxes"], atol=tolerance)
+
+
+@torch.no_grad()
 def test_permuted_query_positions_permute_the_output():
     model = small()
     images = torch.randn(1, 3, 16, 24)
@@ -911,6 +948,8 @@ def test_post_process_is_that_of_transformers(agrees_with):
         for key in ("scores", "labels", "boxes"):
             agrees_with(post_process, name, mine[key], other[key])
         assert mine["labels"].max() < K
+    exact = post_process(outputs, sizes.double())
+    assert all(torch.equal(mine["boxes"], other["boxes"]) for mine, other in zip(ours, exact, strict=True))
     assert post_process(problem(())[0], torch.zeros(0, 2)) == []
     for bad in (torch.zeros(3), torch.zeros(2, 2), torch.zeros(3, 3)):
         got = re.escape(str(tuple(bad.shape)))
@@ -1005,6 +1044,9 @@ def test_mask_loss_is_that_of_transformers(agrees_with, dtype):
         focal + dice,
         atol=1e-6 if dtype == torch.float32 else 1e-14,
     )
+    one = reference.sigmoid_focal_loss(logits[:1].flatten(1), masks[:1].flatten(1), 1)
+    one = one + reference.dice_loss(logits[:1].flatten(1), masks[:1].flatten(1), 1)
+    assert float(mask_loss(logits[:1], masks[:1])) == pytest.approx(float(one), rel=1e-6)
     assert mask_loss(logits[:0], masks[:0]) == 0
     half = logits.half().repeat(1, 60, 60)  # sums beyond 65,504
     many = masks.repeat(1, 60, 60)
@@ -1067,7 +1109,13 @@ def test_merging_defaults_and_bad_input():
     masks[0, :, :2], masks[1, :, 2:] = 1, 1
     scores, labels = torch.tensor([0.85, 0.9]), torch.tensor([0, 0])
     assert merge_panoptic(masks, scores, labels)[0].tolist() == [[0] * 4] * 2  # 0.85 is not above 0.85
-    assert merge_panoptic(masks, scores + 0.1, labels)[0].tolist() == [[-1] * 4] * 2  # 4 pixels are too few
+    few, none = merge_panoptic(masks, scores + 0.1, labels)  # 4 pixels are too few
+    assert few.tolist() == [[-1] * 4] * 2
+    assert few.dtype == torch.int64
+    assert none.tolist() == []
+    masks[1, 0, 1] = 2  # 5 are enough
+    assert merge_panoptic(masks, scores + 0.1, labels)[0].tolist() == [[0] * 4] * 2
+    masks[1, 0, 1] = 0
     wide = masks.repeat_interleave(2, 2)
     assert merge_panoptic(wide, scores + 0.1, labels)[0].tolist() == [[0] * 4 + [1] * 4] * 2
     assert merge_panoptic(wide, scores + 0.1, labels, stuff=[0])[1].tolist() == [0]
@@ -1235,6 +1283,7 @@ def test_panoptic_quality_of_empty_maps():
     number, labels = torch.full((2, 2), -1), torch.zeros(0, dtype=torch.long)
     whole = (torch.zeros(2, 2, dtype=torch.long), torch.tensor([1]))
     for q in panoptic_quality([(number, labels)], [whole], 2):
+        assert q.dtype == torch.float64
         assert q[0].isnan()
         assert q[1] == 0
     assert panoptic_quality([whole], [(number, labels)], 2)[0][1] == 0
