@@ -6,18 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scripts.pipeline.figure import Canvas, figure
+from scripts.pipeline.figure import Canvas, bare, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-def _bare(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_visible(False)
 
 
 def _names(canvas: Canvas) -> list[str]:
@@ -62,8 +55,7 @@ def matching_cost(canvas: Canvas, matching_example: dict[str, Any]) -> Figure:
             place = {"x": x1, "ha": "left"} if j == 0 else {"x": x2, "ha": "right"}
             picture.text(y=y1 - 0.015, s="AB"[j], color=colors.ink, va="bottom", **place)
     picture.set(xlim=(0, 1), ylim=(1, 0), aspect="equal")
-    picture.set_xticks([])
-    picture.set_yticks([])
+    bare(picture, frame=True)
     picture.set_title(canvas.say(zh="真实框（虚线）与查询的框", en="true boxes (dashed), queries' boxes"))
     cost = matching_example["cost"]
     table.imshow(cost, cmap=canvas.sequential, aspect="auto", alpha=0.35)
@@ -182,7 +174,7 @@ def predictions(canvas: Canvas, training: dict[str, Any]) -> Figure:
                 below.append(f"q{row['query']} {names[row['label']]} {row['score']:.2f}")
         axes.set_xlim(0, 64)
         axes.set_ylim(64, 0)
-        _bare(axes)
+        bare(axes)
         lines = [" · ".join(below[k : k + 2]) for k in range(0, len(below), 2)]
         axes.set_xlabel("\n".join(lines) or "-", color=colors.ink)
     return fig
@@ -196,7 +188,7 @@ def attention(canvas: Canvas, training: dict[str, Any]) -> Figure:
     fig, panels = canvas.subplots(lines, columns, size=(7.2, 2.6 * lines))
     flat = list(np.ravel(panels))
     for axes in flat:
-        _bare(axes)
+        bare(axes)
         axes.axis("off")
     flat[0].axis("on")
     flat[0].imshow(training["image"][0], extent=(0, 64, 64, 0))
@@ -216,6 +208,36 @@ def attention(canvas: Canvas, training: dict[str, Any]) -> Figure:
 
 
 @figure
+def score_meaning(canvas: Canvas, training: dict[str, Any]) -> Figure:
+    colors = canvas.colors
+    fig, axes = canvas.subplots(size=(6.4, 3.8))
+    score = np.linspace(0, 1, 201)
+    axes.plot(score, 0.1 * score / (1 - 0.9 * score), color=colors.accents[0])
+    axes.plot([0, 1], [0, 1], color=colors.muted, linestyle="--", linewidth=1.2)
+    axes.scatter(training["bin_score"], training["bin_right"], color=colors.accents[1], zorder=3)
+    for x, y, count in zip(training["bin_score"], training["bin_right"], training["bin_count"], strict=True):
+        axes.annotate(
+            f"{count}", (x, y), (-6, 4), textcoords="offset points", ha="right", color=colors.accents[1]
+        )
+    axes.axvline(training["sure"], color=colors.faint, linewidth=1, zorder=0)
+    axes.text(
+        0.3, 0.05, canvas.say(zh="公式", en="formula"), color=colors.accents[0], ha="center", va="bottom"
+    )
+    axes.text(
+        0.55,
+        0.58,
+        canvas.say(zh="得分 = 比例", en="score = share"),
+        color=colors.muted,
+        ha="right",
+        va="bottom",
+    )
+    axes.set(xlim=(0, 1.01), ylim=(0, 1.05))
+    axes.set_xlabel(canvas.say(zh="得分", en="score"))
+    axes.set_ylabel(canvas.say(zh="说对的比例", en="share that is right"))
+    return fig
+
+
+@figure
 def query_centers(canvas: Canvas, training: dict[str, Any]) -> Figure:
     colors = canvas.colors
     centers, queries = training["centers"], training["queries"]
@@ -226,11 +248,8 @@ def query_centers(canvas: Canvas, training: dict[str, Any]) -> Figure:
         for part, color in ((things, colors.accents[0]), (stuff, colors.accents[1])):
             axes.scatter(part[:, 1], part[:, 2], s=3, color=color, linewidths=0, alpha=0.6)
         axes.set(xlim=(0, 1), ylim=(1, 0), aspect="equal")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        bare(axes, frame=True)
         axes.set_title(f"q{query} ({len(mine)})")
-        for side in axes.spines.values():
-            side.set_visible(True)
     return fig
 
 
@@ -279,7 +298,7 @@ def panoptic(canvas: Canvas, training: dict[str, Any]) -> Figure:
         painted[edge] = to_rgb(colors.surface)
         below.imshow(painted)
         for axes in (above, below):
-            _bare(axes)
+            bare(axes)
     panels[0, 0].set_ylabel(canvas.say(zh="输入", en="input"))
     panels[1, 0].set_ylabel(canvas.say(zh="全景分割", en="panoptic"))
     from matplotlib.patches import Patch
