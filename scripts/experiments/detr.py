@@ -411,7 +411,7 @@ def training(steps: int = 1500, mask_steps: int = 250, pictures: int = 500, show
 
 
 @experiment
-def ablations(steps: int = 400, seeds: Sequence[int] = (0, 1), pictures: int = 300) -> dict[str, Any]:
+def ablations(steps: int = 300, seeds: Sequence[int] = (0, 1), pictures: int = 300) -> dict[str, Any]:
     """Shorter runs with one part replaced: greedy for optimal matching, no auxiliary losses.
 
     rows: variant (full, greedy, no_auxiliary), ap50, ap50_lowest, ap50_highest, count_error, duplicates,

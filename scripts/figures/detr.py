@@ -104,9 +104,7 @@ def position_likeness(canvas: Canvas, position_codes: dict[str, Any]) -> Figure:
     picture = left.imshow(
         np.where(position_codes["padding"], np.nan, position_codes["likeness"]), cmap=canvas.sequential
     )
-    left.plot(
-        position_codes["column"], position_codes["row"], marker="+", color=colors.accents[1], markersize=11
-    )
+    left.plot(position_codes["column"], position_codes["row"], marker="+", color=colors.surface, markersize=11)
     height, width = position_codes["padding"].shape
     left.text(
         (position_codes["picture_width"] + width) / 2 - 0.5,
@@ -118,7 +116,6 @@ def position_likeness(canvas: Canvas, position_codes: dict[str, Any]) -> Figure:
         color=colors.muted,
     )
     left.set_title(canvas.say(zh="与 + 处编码的余弦", en="cosine with the code at +"))
-    left.set_xlabel(canvas.say(zh="列", en="column"))
     left.set_ylabel(canvas.say(zh="行", en="row"))
     fig.colorbar(picture, ax=left, shrink=0.85)
     for number, channel in enumerate((0, 1, 4, 8)):
@@ -127,7 +124,10 @@ def position_likeness(canvas: Canvas, position_codes: dict[str, Any]) -> Figure:
     right.axvspan(
         position_codes["picture_width"] - 0.5, width - 0.5, color=colors.faint, alpha=0.6, linewidth=0
     )
-    right.set_xlabel(canvas.say(zh="列", en="column"))
+    for axes in (left, right):
+        axes.set_xticks(range(0, width, 5))
+        axes.set_xlabel(canvas.say(zh="列", en="column"))
+    left.set_yticks(range(0, height, 5))
     right.set_ylim(-1.1, 1.75)
     right.set_title(canvas.say(zh="列编码的几个通道", en="some channels of the column code"))
     right.legend(ncols=4, loc="upper left", columnspacing=1, handlelength=1.2)
@@ -157,13 +157,18 @@ def predictions(canvas: Canvas, training: dict[str, Any]) -> Figure:
         for row in training["truth_rows"]:
             if row["picture"] == i and row["label"] < 3:
                 _box(axes, _corners(row), edgecolor="black", linewidth=1.2, linestyle="--")
-        below = []
+        below: list[str] = []
+        taken: list[tuple[float, float]] = []
         for row in training["shown_rows"]:
             if row["picture"] == i and row["label"] < 3:
                 _box(axes, _corners(row), edgecolor="white", linewidth=2.2)
+                x, y = min(max(row["x1"] + 1, 1), 54), max(row["y1"], 0) + 1
+                while any(abs(x - u) < 6 and abs(y - v) < 5 for u, v in taken):
+                    y += 5  # one on another's place goes below it
+                taken.append((x, y))
                 axes.text(
-                    min(max(row["x1"] + 1, 1), 54),
-                    max(row["y1"], 0) + 1,
+                    x,
+                    y,
                     f"q{row['query']}",
                     ha="left",
                     va="top",
