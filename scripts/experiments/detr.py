@@ -111,7 +111,8 @@ def _normal(pictures: Tensor) -> Tensor:
 
 
 def _say(words: str) -> None:
-    print(f"detr: {words}", file=sys.stderr, flush=True)
+    """Progress of minutes of training, past the pipeline, which keeps what a task prints to itself."""
+    print(f"detr: {words}", file=sys.__stderr__, flush=True)
 
 
 def _new(decoder_layers: int = 3) -> Detr:
