@@ -225,9 +225,8 @@ def score_meaning(canvas: Canvas, training: dict[str, Any]) -> Figure:
             f"{count}", (x, y), (-6, 4), textcoords="offset points", ha="right", color=colors.accents[1]
         )
     axes.axvline(training["sure"], color=colors.faint, linewidth=1, zorder=0)
-    axes.text(
-        0.3, 0.05, canvas.say(zh="公式", en="formula"), color=colors.accents[0], ha="center", va="bottom"
-    )
+    axes.text(0.13, 0.04, canvas.say(zh="公式", en="formula"), color=colors.accents[0], ha="center")
+    axes.text(training["sure"] - 0.01, 0.04, canvas.say(zh="一半对一半", en="even odds"), ha="right")
     axes.text(
         0.55,
         0.58,
