@@ -643,9 +643,13 @@ class MaskHead(nn.Module):
 
     Example:
         >>> import torch
-        >>> model = Detr(num_classes=3, num_queries=5, dim=16, heads=2)
-        >>> head = MaskHead(dim=16, heads=2, feature_dims=(4, 8))
-        >>> head(model(torch.zeros(2, 3, 32, 48))).shape
+        >>> outputs = {
+        ...     "queries": torch.randn(2, 5, 8),
+        ...     "memory": torch.randn(2, 8, 4, 6),
+        ...     "features": [torch.randn(2, 3, 16, 24)],
+        ...     "padding": torch.zeros(2, 4, 6, dtype=torch.bool),
+        ... }
+        >>> MaskHead(dim=8, heads=2, feature_dims=[3])(outputs).shape
         torch.Size([2, 5, 16, 24])
     """
 
