@@ -151,7 +151,7 @@ def greedy_excess(canvas: Canvas, assignments: dict[str, Any]) -> Figure:
 @figure
 def predictions(canvas: Canvas, training: dict[str, Any]) -> Figure:
     colors, names = canvas.colors, _names(canvas)
-    fig, panels = canvas.subplots(2, 2, size=(7.2, 7.5))
+    fig, panels = canvas.subplots(2, 2, size=(5.4, 6.0))
     for i, axes in enumerate(panels.flat):
         axes.imshow(training["image"][i], extent=(0, 64, 64, 0), interpolation="bilinear")
         for row in training["truth_rows"]:

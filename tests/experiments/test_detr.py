@@ -6,6 +6,7 @@ import scipy.optimize
 import torch
 
 from scripts.experiments import detr as experiments
+from scripts.pipeline import experiment
 from snippets.detr import HungarianMatcher, box_cxcywh_to_xyxy
 
 
@@ -148,3 +149,10 @@ def test_a_run_without_parts_is_repeatable_and_compares_seeds() -> None:
     assert [row["variant"] for row in result["rows"]] == ["full", "greedy", "no_auxiliary"]
     assert result["full_history"].shape == (1, 1)
     assert result["greedy_gain"] == result["full_ap50"] - result["greedy_ap50"]
+
+
+@pytest.mark.skipif(not experiment.result_path("detr", "training").is_file(), reason="not trained yet")
+def test_the_published_training_finds_four_shapes_of_five() -> None:
+    result = experiment.load("detr", "training")
+    assert result["ap50"] >= 0.8
+    assert result["suppressed_count_error"] < result["count_error"]  # the page says so
