@@ -161,7 +161,9 @@ def test_hdc_verdicts_depend_on_an_order_that_what_is_seen_does_not(table: dict[
             verdicts.setdefault(tuple(sorted(rates)), set()).add(accepted)
     assert table["orderings"] == len(verdicts)
     assert table["orderings_differ"] == sum(len(found) == 2 for found in verdicts.values())
-    assert table["rejected_in_every_order"] == sum(found == {False} and not has_gap(r) for r, found in verdicts.items())
+    assert table["rejected_in_every_order"] == sum(
+        found == {False} and not has_gap(r) for r, found in verdicts.items()
+    )
 
 
 def test_hdc_examples_are_what_they_are_called(table: dict[str, Any]) -> None:
@@ -237,12 +239,16 @@ def test_training_summaries_follow_from_its_rows(short_training: dict[str, Any])
         assert [run["seed"] for run in runs] == [0, 1]
         for key in ("thin", "large", "checkerboard", "nyquist"):
             values = [run[key] for run in runs]
-            assert row[key] == short_training[f"{row['net']}_{key}"] == pytest.approx(np.mean(values), abs=1e-12)
+            assert (
+                row[key] == short_training[f"{row['net']}_{key}"] == pytest.approx(np.mean(values), abs=1e-12)
+            )
             assert row[f"{key}_spread"] == pytest.approx(np.std(values, ddof=1), abs=1e-12)
             assert all(0 <= value <= 1 for value in values)
     gain = short_training["hybrid_large"] - short_training["gridded_large"]
     assert short_training["large_gain"] == pytest.approx(gain, abs=1e-12)
-    assert {short_training[key].shape for key in ("image", "truth", "score_plain", "prediction_hybrid")} == {(32, 32)}
+    assert {short_training[key].shape for key in ("image", "truth", "score_plain", "prediction_hybrid")} == {
+        (32, 32)
+    }
 
 
 def test_every_image_holds_thin_and_large_parts_of_equal_brightness() -> None:

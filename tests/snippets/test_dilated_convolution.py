@@ -70,9 +70,7 @@ def gradient_support(layers):
 def test_effective_size_is_that_of_the_kernel_with_zeros_put_in(agrees_with, kernel_size, dilation):
     zeros_in = np.kron(np.ones(kernel_size), [1.0] + [0.0] * (dilation - 1))
     length = np.trim_zeros(zeros_in).size
-    agrees_with(
-        effective_kernel_size, "numpy.kron", effective_kernel_size(kernel_size, dilation), length
-    )
+    agrees_with(effective_kernel_size, "numpy.kron", effective_kernel_size(kernel_size, dilation), length)
 
 
 def test_a_rate_3_kernel_spans_7_samples_not_8():
@@ -339,7 +337,8 @@ def test_conv2d_is_what_the_onnx_reference_computes(agrees_with, options):
     x, weight, bias = randn(2, 4, 12, 11), randn(8, 4 // options.get("groups", 1), 3, 2), randn(8)
     pair = {
         name: [value, value] if isinstance(value, int) else list(value)
-        for name, value in options.items() if name != "groups"
+        for name, value in options.items()
+        if name != "groups"
     }
     node = onnx.helper.make_node(
         "Conv", ["x", "w", "b"], ["y"],
@@ -416,9 +415,7 @@ def test_arguments_stay_as_they_were_and_the_device_is_theirs(function):
     assert elsewhere.shape == shape == (1, 3, 9, 9)
 
 
-SHAPES = (
-    r"^expected x \(B, C, H, W\), weight \(O, C / groups, KH, KW\) and bias \(O,\), got "
-)
+SHAPES = r"^expected x \(B, C, H, W\), weight \(O, C / groups, KH, KW\) and bias \(O,\), got "
 
 
 @pytest.mark.parametrize(
@@ -528,12 +525,8 @@ def test_dilate_kernel_refuses_impossible_rates(shape, dilation, message):
     [(3, [1, 2]), (3, [2, 2, 2]), (3, [1, 2, 5]), (2, [1, 3, 2]), (4, [3, 1]), (1, [5]), (3, [])],
 )
 def test_contribution_map_counts_paths(agrees_with, kernel_size, dilations):
-    layers = [
-        [(i * rate, j * rate) for i, j in product(range(kernel_size), repeat=2)] for rate in dilations
-    ]
-    paths = Counter(
-        (sum(i for i, _ in path), sum(j for _, j in path)) for path in product(*layers)
-    )
+    layers = [[(i * rate, j * rate) for i, j in product(range(kernel_size), repeat=2)] for rate in dilations]
+    paths = Counter((sum(i for i, _ in path), sum(j for _, j in path)) for path in product(*layers))
     size = 1 + sum(rate * (kernel_size - 1) for rate in dilations)
     counted = np.array([[paths[i, j] for j in range(size)] for i in range(size)])
     ours = contribution_map(kernel_size, dilations)
@@ -584,9 +577,7 @@ def test_gridding_is_a_gap_among_the_sums_of_offsets_for_all_small_stacks(agrees
     seen = [offsets_seen(3, rates) for rates in STACKS]
     gaps = [max(offsets) + 1 > len(offsets) for offsets in seen]
     shares = [(len(offsets) / (max(offsets) + 1)) ** 2 for offsets in seen]
-    agrees_with(
-        has_gridding, "brute force: sums of offsets", [has_gridding(3, r) for r in STACKS], gaps
-    )
+    agrees_with(has_gridding, "brute force: sums of offsets", [has_gridding(3, r) for r in STACKS], gaps)
     agrees_with(
         coverage, "brute force: sums of offsets", [coverage(3, r) for r in STACKS], shares, atol=1e-15
     )
@@ -930,14 +921,10 @@ def test_causal_convolution_is_its_formula(agrees_with, kernel_size, dilation, b
         if source >= 0:
             by_definition[b, o, t] += layer.weight[o, :, k].detach() @ x[b, :, source]
     assert layer.context == dilation * (kernel_size - 1)
-    agrees_with(
-        CausalConv1d, "brute force: the sum over taps", layer(x), by_definition, atol=2e-15
-    )
+    agrees_with(CausalConv1d, "brute force: the sum over taps", layer(x), by_definition, atol=2e-15)
     if batch:
         padded = F.conv1d(x, layer.weight, layer.bias, padding=layer.context, dilation=dilation)
-        agrees_with(
-            CausalConv1d, "torch.nn.functional.conv1d", layer(x), padded[:, :, :12], atol=1e-14
-        )
+        agrees_with(CausalConv1d, "torch.nn.functional.conv1d", layer(x), padded[:, :, :12], atol=1e-14)
 
 
 def test_no_output_of_a_causal_stack_sees_the_future():
@@ -1002,9 +989,7 @@ def test_sample_by_sample_gives_what_the_whole_signal_gives(agrees_with, kernel_
         outputs.append(y)
     padded = F.pad(x, (layer.context, 0))
     whole = F.conv1d(padded, layer.weight, layer.bias, dilation=dilation)
-    agrees_with(
-        causal_step, "torch.nn.functional.conv1d", torch.stack(outputs, dim=2), whole, atol=1e-14
-    )
+    agrees_with(causal_step, "torch.nn.functional.conv1d", torch.stack(outputs, dim=2), whole, atol=1e-14)
 
 
 def test_the_current_sample_meets_the_last_tap_of_the_kernel(agrees_with):
@@ -1013,7 +998,10 @@ def test_the_current_sample_meets_the_last_tap_of_the_kernel(agrees_with):
     seen = np.concatenate([past.numpy(), x.numpy()[:, :, None]], axis=2)  # oldest first
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
     theirs = [
-        [bias[o] + sum(weight[o, c, k] * seen[b, c, 2 * k] for c in range(2) for k in range(3)) for o in range(3)]
+        [
+            bias[o] + sum(weight[o, c, k] * seen[b, c, 2 * k] for c in range(2) for k in range(3))
+            for o in range(3)
+        ]
         for b in range(4)
     ]
     y, following = causal_step(layer, x, past)
@@ -1074,9 +1062,7 @@ def test_the_pyramid_is_its_branches_written_out(agrees_with, training, batch, r
         zeros_in = torch.zeros(4, 3, 2 * rate + 1, 2 * rate + 1, dtype=torch.float64)
         zeros_in[:, :, ::rate, ::rate] = state[f"branches.{i}.0.weight"]
         maps.append(normed(F.conv2d(x, zeros_in, padding=rate), f"branches.{i}"))
-    pooled = F.conv2d(
-        F.adaptive_avg_pool2d(x, 1), state["image.0.weight"], state["image.0.bias"]
-    ).relu()
+    pooled = F.conv2d(F.adaptive_avg_pool2d(x, 1), state["image.0.weight"], state["image.0.bias"]).relu()
     maps.append(F.interpolate(pooled, size=(15, 11), mode="bilinear", align_corners=False))
     theirs = normed(F.conv2d(torch.cat(maps, 1), state["project.0.weight"]), "project")
     agrees_with(ASPP, "torch.nn.functional.batch_norm", model(x), theirs, atol=2e-13)

@@ -33,7 +33,11 @@ def test_chinese_typography(path):
 @pytest.mark.parametrize("path", [GLOSSARY, INTERFACE], ids=lambda p: p.stem)
 def test_chinese_typography_of_entries(path):
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    texts = [text for entry in entries.values() for text in (entry.get("zh"), (entry.get("definition") or {}).get("zh"))]
+    texts = [
+        text
+        for entry in entries.values()
+        for text in (entry.get("zh"), (entry.get("definition") or {}).get("zh"))
+    ]
     assert complaints("\n\n".join(text for text in texts if text), "page.md") == []
 
 
@@ -57,14 +61,18 @@ def english_words(text: str) -> set[str]:
         text = re.sub(part, " ", text, flags=re.S)
     text = re.sub(r"^\s*/{3,}.*$|^    (columns|labels|lines):.*$", " ", text, flags=re.M)
     text = re.sub(r"^## References.*", " ", text, flags=re.M | re.S)
-    return {word.strip("'") for word in re.findall(r"(?<![\w-])[a-z][a-z']+(?![\w-])", text.replace("’", "'"))}
+    return {
+        word.strip("'") for word in re.findall(r"(?<![\w-])[a-z][a-z']+(?![\w-])", text.replace("’", "'"))
+    }
 
 
 def unknown(words: set[str]) -> list[str]:
     known = set(PROJECT_WORDS.read_text(encoding="utf-8").split())
     checker = SpellChecker(language="en")
     plain = {re.sub(r"('s|s')$", "", word) for word in words}
-    return sorted(word for word in checker.unknown(plain) if word not in known and word.removesuffix("s") not in known)
+    return sorted(
+        word for word in checker.unknown(plain) if word not in known and word.removesuffix("s") not in known
+    )
 
 
 @pytest.mark.parametrize("path", ENGLISH, ids=lambda p: p.stem)
