@@ -237,8 +237,8 @@ def turn_face(
     pixels = _pixels(height, width, image)
     points = landmarks.to(pixels)
     center = points.mean(-2, keepdim=True)  # (..., 1, 2)
-    radius = 1.75 * torch.linalg.vector_norm(points - center, dim=-1)
-    radius = radius.amax(-1)[..., None, None]  # (..., 1, 1)
+    reach = torch.linalg.vector_norm(points - center, dim=-1).amax(-1)
+    radius = reach[..., None, None] * 1.75  # (..., 1, 1)
     if not (radius > 0).all():
         raise ValueError("landmarks that coincide show no head")
     turn = _rotation(yaw, pitch, roll).to(pixels)  # (..., 3, 3)
@@ -248,8 +248,9 @@ def turn_face(
         unit = (flat - center) / radius
         depth = 1 - unit.square().sum(-1, keepdim=True)
         depth = depth.clamp(min=1e-12).sqrt()  # 0 has no gradient
-        lifted: Tensor = torch.cat([unit, depth], -1) @ by.mT
-        return center + radius * lifted[..., :2]
+        lifted = torch.cat([unit, depth], -1) @ by.mT
+        seen: Tensor = center + radius * lifted[..., :2]
+        return seen
 
     flat = pixels.flatten(0, 1)  # (H W, 2)
     inside = (flat - center).square().sum(-1, keepdim=True) < radius.square()
@@ -662,7 +663,7 @@ class ArcFace(nn.Module):
     the target is s (cos(theta) - m sin(m)); with `easy_margin` there is a margin only
     where cos(theta) > 0. Gradients are finite for all angles.
     Raises ValueError for other shapes, dtypes or labels, a scale that is not positive,
-    or a margin outside 0 to pi.
+    or a margin outside 0 to pi / 2.
     Source: Deng et al. 2019, equation 3; both branches are from its first code.
 
     Example:
@@ -682,9 +683,9 @@ class ArcFace(nn.Module):
         easy_margin: bool = False,
     ) -> None:
         super().__init__()
-        if not scale > 0 or not 0 <= margin <= pi:
+        if not scale > 0 or not 0 <= margin <= pi / 2:
             raise ValueError(
-                "scale must be positive and margin lie in 0 to pi, "
+                "scale must be positive and margin lie in 0 to pi / 2, "
                 f"got {scale} and {margin}"
             )
         self.weight = _new_weight(dim, num_classes)  # (num_classes, dim)
@@ -695,8 +696,10 @@ class ArcFace(nn.Module):
         cosine = _cosines(embeddings, self.weight)  # (B, num_classes)
         index = labels[:, None].long()
         target = cosine.gather(1, index)
-        # The sine of a root that is never 0: the gradient of sqrt there is infinite.
-        sine = (1 - target.square()).clamp(min=1e-7).sqrt()
+        # At 0 and pi the root's gradient is infinite; the sine is 0 there, with none.
+        square = 1 - target.square()
+        flat = square <= 0
+        sine = square.masked_fill(flat, 1).sqrt().masked_fill(flat, 0)
         moved = target * cos(self.margin) - sine * sin(self.margin)  # cos(theta + m)
         if self.easy_margin:
             moved = torch.where(target > 0, moved, target)
@@ -1049,10 +1052,11 @@ def combined_margin(
 ) -> Tensor:
     """One target for all three margins: cos(m1 theta + m2) - m3.
 
-    cosine, of any shape, -1 to 1; `multiply` is SphereFace's m1, `add` ArcFace's m2,
-    `subtract` CosFace's m3. This falls with theta only as far as m1 theta + m2 <= pi;
-    past that angle the target goes on parallel to cos(theta), without a jump. Gradients
-    are finite. Raises ValueError unless multiply is 1 or more and add lies in 0 to pi.
+    cosine, of any shape, -1 to 1; gives at least float32. `multiply` is SphereFace's
+    m1, `add` ArcFace's m2, `subtract` CosFace's m3. This falls with theta only as far as
+    m1 theta + m2 <= pi; past that angle the target goes on parallel to cos(theta),
+    without a jump. Gradients are finite.
+    Raises ValueError unless multiply is 1 or more and add lies in 0 to pi.
     Source: Deng et al. 2019, equation 4.
 
     Example:
@@ -1065,7 +1069,10 @@ def combined_margin(
             "multiply must be 1 or more and add lie in 0 to pi, "
             f"got {multiply} and {add}"
         )
-    theta = cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos()
+    cosine = cosine.to(torch.promote_types(cosine.dtype, torch.float32))
+    flat = cosine.abs() >= 1  # angle 0 or pi, where acos has no gradient
+    theta = cosine.masked_fill(flat, 0).acos()
+    theta = torch.where(flat, (cosine < 0) * pi, theta)
     last = (pi - add) / multiply  # the angle where the first branch ends, at -1
     inside = (multiply * theta + add).cos()
     return torch.where(theta <= last, inside, cosine - cos(last) - 1) - subtract
