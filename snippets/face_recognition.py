@@ -98,8 +98,8 @@ def similarity_transform(points: Tensor, matrix: Tensor) -> Tensor:
         >>> similarity_transform(torch.tensor([[1.0, 2.0]]), quarter_turn)
         tensor([[3., 1.]])
     """
-    dims = points.shape[-1] if points.ndim > 1 else 0
-    if matrix.ndim < 2 or matrix.shape[-2:] != (dims, dims + 1):
+    dims = points.shape[-1] if points.ndim > 1 else -1
+    if matrix.shape[-2:] != (dims, dims + 1):
         raise ValueError(
             "expected points (..., N, D) and a matrix (..., D, D + 1), "
             f"got {tuple(points.shape)} and {tuple(matrix.shape)}"
@@ -310,7 +310,11 @@ def random_pose(
 
 def _unit(x: Tensor) -> Tensor:
     """Vectors (..., D) scaled to length 1, at least float32; a zero vector stays."""
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    # By 1 instead of 0: F.normalize divides by 1e-12, and so the gradient explodes.
+    unit: Tensor = x / length.masked_fill(length == 0, 1)
+    return unit
 
 
 def pool_templates(embeddings: Tensor, quality: Tensor | None = None) -> Tensor:
@@ -864,8 +868,10 @@ def kfold_threshold(
         others = torch.ones_like(same)
         others[part] = False
         far, tar, thresholds = roc(scores[others], same[others])
-        genuine = same[others].double().mean()
-        best = (genuine * tar + (1 - genuine) * (1 - far)).argmax()
+        genuine = same[others].sum()
+        impostor = others.sum() - genuine
+        # Pairs judged rightly, but for a constant; whole, so that ties are ties.
+        best = (tar * genuine - far * impostor).round().argmax()
         accepted = scores[part] >= thresholds[best]
         accuracies.append((accepted == same[part]).double().mean())
         chosen.append(thresholds[best])
@@ -1053,8 +1059,8 @@ def combined_margin(
     """One target for all three margins: cos(m1 theta + m2) - m3.
 
     cosine, of any shape, -1 to 1; gives at least float32. `multiply` is SphereFace's
-    m1, `add` ArcFace's m2, `subtract` CosFace's m3. This falls with theta only as far as
-    m1 theta + m2 <= pi; past that angle the target goes on parallel to cos(theta),
+    m1, `add` ArcFace's m2, `subtract` CosFace's m3. This falls with theta only as far
+    as m1 theta + m2 <= pi; past that angle the target goes on parallel to cos(theta),
     without a jump. Gradients are finite.
     Raises ValueError unless multiply is 1 or more and add lies in 0 to pi.
     Source: Deng et al. 2019, equation 4.
