@@ -325,7 +325,7 @@ def pool_templates(embeddings: Tensor, quality: Tensor | None = None) -> Tensor:
     mean. With the embeddings' own norms as quality, it is their plain mean's direction.
     Raises ValueError for other shapes, no embedding, or weights that are negative, not
     finite or all zero.
-    Source: Wang & Deng 2021, section 3.4: template-based recognition.
+    Source: the templates of Klare et al. 2015 (IJB-A), several images of one person.
 
     Example:
         >>> import torch
@@ -492,7 +492,6 @@ def triplet_loss(
     return (near - far + margin).clamp(min=0).mean()
 
 
-@torch.no_grad()
 def semi_hard_triplets(
     embeddings: Tensor, labels: Tensor, margin: float = 0.2
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -518,7 +517,7 @@ def semi_hard_triplets(
         )
     if not margin >= 0:
         raise ValueError(f"margin must be 0 or more, got {margin}")
-    x = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+    x = embeddings.detach().to(torch.promote_types(embeddings.dtype, torch.float32))
     exact = "donot_use_mm_for_euclid_dist"
     squared = torch.cdist(x, x, compute_mode=exact).square()  # (B, B)
     same = labels[:, None] == labels
@@ -570,10 +569,9 @@ class CenterLoss(nn.Module):
         away = embeddings.to(dtype) - self.centers[labels].to(dtype)  # (B, D)
         return away.square().sum(1).mean() / 2
 
-    @torch.no_grad()
     def update(self, embeddings: Tensor, labels: Tensor, rate: float = 0.5) -> None:
         _check_labels(embeddings, labels, *self.centers.shape)
-        away = embeddings.to(self.centers) - self.centers[labels]  # (B, D)
+        away = embeddings.detach().to(self.centers) - self.centers[labels]  # (B, D)
         total = torch.zeros_like(self.centers).index_add_(0, labels.long(), away)
         count = labels.long().bincount(minlength=len(self.centers))[:, None]
         self.centers += rate * total / (1 + count)
