@@ -734,7 +734,8 @@ def _landmark_error(found: Tensor, truth: Tensor) -> Tensor:
 
     That length keeps its size when the head turns aside, where the distance of the eyes shrinks."""
     size = torch.linalg.vector_norm(truth[:, :2].mean(1) - truth[:, 3:].mean(1), dim=1)
-    return torch.linalg.vector_norm(found - truth, dim=-1).mean(1) / size
+    error: Tensor = torch.linalg.vector_norm(found - truth, dim=-1).mean(1) / size
+    return error
 
 
 _YAWS = (0.0, 15.0, 30.0, 45.0, 60.0)
