@@ -98,14 +98,13 @@ def similarity_transform(points: Tensor, matrix: Tensor) -> Tensor:
         >>> similarity_transform(torch.tensor([[1.0, 2.0]]), quarter_turn)
         tensor([[3., 1.]])
     """
-    dims = points.shape[-1] if points.ndim > 1 else -1
-    if matrix.shape[-2:] != (dims, dims + 1):
+    if points.ndim < 2 or matrix.shape[-2:] != (points.shape[-1], points.shape[-1] + 1):
         raise ValueError(
             "expected points (..., N, D) and a matrix (..., D, D + 1), "
             f"got {tuple(points.shape)} and {tuple(matrix.shape)}"
         )
     dtype = torch.promote_types(points.dtype, matrix.dtype)
-    points, matrix = points.to(dtype), matrix.to(dtype)
+    points, matrix = (x.to(dtype) for x in (points, matrix))
     return points @ matrix[..., :-1].mT + matrix[..., None, :, -1]
 
 
@@ -159,12 +158,13 @@ def align_face(image: Tensor, landmarks: Tensor, size: int = 112) -> Tensor:
         True
     """
     _check_face(image, landmarks)
-    pixels = _pixels(size, size, image)
-    template = arcface_template(size).to(pixels)
-    matrix = umeyama(landmarks, template).to(pixels)  # (..., 2, 3)
+    pixels = _pixels(size, size, landmarks.double())
+    template = arcface_template(size).to(landmarks.device)
+    matrix = umeyama(landmarks.double(), template)  # (..., 2, 3)
     # Each pixel of the crop asks where it comes from: x = A^-1 (y - t).
     offset = pixels.flatten(0, 1) - matrix[..., None, :, 2]  # (..., size^2, 2)
     points = offset @ torch.linalg.inv(matrix[..., :2]).mT
+    points = points.to(torch.promote_types(image.dtype, torch.float32))
     return _resample(image, points.unflatten(-2, (size, size)))
 
 
@@ -338,15 +338,15 @@ def pool_templates(embeddings: Tensor, quality: Tensor | None = None) -> Tensor:
     unit = _unit(embeddings)
     if quality is None:
         return _unit(unit.sum(-2))
-    if quality.shape != embeddings.shape[:-1]:
+    shape = unit.shape[:-1]
+    if quality.shape != shape:
         raise ValueError(
-            f"expected quality {tuple(embeddings.shape[:-1])}, "
-            f"got {tuple(quality.shape)}"
+            f"expected quality {tuple(shape)}, got {tuple(quality.shape)}"
         )
-    total = quality.sum(-1)
-    if (quality < 0).any() or not ((total > 0) & total.isfinite()).all():
+    largest = quality.amax(-1)
+    if (quality < 0).any() or not ((largest > 0) & largest.isfinite()).all():
         raise ValueError(f"quality must be finite, 0 or more, not all 0, got {quality}")
-    return _unit((quality.to(unit)[..., None] * unit).sum(-2))
+    return _unit((quality[..., None] * unit).sum(-2))
 
 
 def flip_fuse(model: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
@@ -557,16 +557,13 @@ class CenterLoss(nn.Module):
 
     def __init__(self, num_classes: int, dim: int) -> None:
         super().__init__()
-        if dim < 1 or num_classes < 1:
-            raise ValueError(
-                f"dim and num_classes must be at least 1, got {dim} and {num_classes}"
-            )
-        self.register_buffer("centers", torch.zeros(num_classes, dim))
+        # In the shape of a head's weights, where the sizes are checked.
+        centers = torch.zeros_like(_new_weight(dim, num_classes))
+        self.register_buffer("centers", centers)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         _check_labels(embeddings, labels, *self.centers.shape)
-        dtype = torch.promote_types(embeddings.dtype, torch.float32)
-        away = embeddings.to(dtype) - self.centers[labels].to(dtype)  # (B, D)
+        away = embeddings - self.centers[labels]  # (B, D), at least float32
         return away.square().sum(1).mean() / 2
 
     def update(self, embeddings: Tensor, labels: Tensor, rate: float = 0.5) -> None:
@@ -731,7 +728,8 @@ def cosine_scores(a: Tensor, b: Tensor) -> Tensor:
             f"got {tuple(a.shape)} and {tuple(b.shape)}"
         )
     dtype = torch.promote_types(a.dtype, b.dtype)
-    return (_unit(a.to(dtype)) @ _unit(b.to(dtype)).mT).clamp(-1, 1)
+    unit_a, unit_b = (_unit(x.to(dtype)) for x in (a, b))
+    return (unit_a @ unit_b.mT).clamp(-1, 1)
 
 
 def _pairs(scores: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
@@ -997,18 +995,16 @@ def similarity_2d(source: Tensor, target: Tensor) -> Tensor:
             f"got {tuple(source.shape)} and {tuple(target.shape)}"
         )
     dtype = torch.promote_types(source.dtype, target.dtype)
-    x, y = source.double(), target.double()
-    x_mean, y_mean = x.mean(-2, keepdim=True), y.mean(-2, keepdim=True)
-    z, w = x - x_mean, y - y_mean
-    size = z.square().sum((-2, -1))
-    if not (size > 1e-24 * x.square().sum((-2, -1))).all():
+    z, w = (torch.complex(*p.double().unbind(-1)) for p in (source, target))  # (..., N)
+    z_mean, w_mean = z.mean(-1), w.mean(-1)
+    away = z - z_mean[..., None]
+    size = away.abs().square().sum(-1)
+    if not (size > 1e-24 * z.abs().square().sum(-1)).all():
         raise ValueError("the source points coincide")
-    real = (z * w).sum((-2, -1)) / size
-    imaginary = (z[..., 0] * w[..., 1] - z[..., 1] * w[..., 0]).sum(-1) / size
-    entries = torch.stack([real, -imaginary, imaginary, real], -1)
-    linear = entries.unflatten(-1, (2, 2))  # (..., 2, 2)
-    shift = y_mean.mT - linear @ x_mean.mT
-    matrix = torch.cat([linear, shift], -1)
+    a = (away.conj() * w).sum(-1) / size  # the mean of w drops out
+    b = w_mean - a * z_mean
+    rows = [a.real, -a.imag, b.real, a.imag, a.real, b.imag]
+    matrix = torch.stack(torch.broadcast_tensors(*rows), -1).unflatten(-1, (2, 3))
     return matrix.to(torch.promote_types(dtype, torch.float32))
 
 
@@ -1056,10 +1052,10 @@ def combined_margin(
 ) -> Tensor:
     """One target for all three margins: cos(m1 theta + m2) - m3.
 
-    cosine, of any shape, -1 to 1; gives at least float32. `multiply` is SphereFace's
-    m1, `add` ArcFace's m2, `subtract` CosFace's m3. This falls with theta only as far
-    as m1 theta + m2 <= pi; past that angle the target goes on parallel to cos(theta),
-    without a jump. Gradients are finite.
+    cosine, of any shape, -1 to 1, float32 or float64: half precision is too coarse for
+    angles. `multiply` is SphereFace's m1, `add` ArcFace's m2, `subtract` CosFace's m3.
+    This falls with theta only as far as m1 theta + m2 <= pi; past that angle the target
+    goes on parallel to cos(theta), without a jump. Gradients are finite.
     Raises ValueError unless multiply is 1 or more and add lies in 0 to pi.
     Source: Deng et al. 2019, equation 4.
 
@@ -1073,7 +1069,6 @@ def combined_margin(
             "multiply must be 1 or more and add lie in 0 to pi, "
             f"got {multiply} and {add}"
         )
-    cosine = cosine.to(torch.promote_types(cosine.dtype, torch.float32))
     flat = cosine.abs() >= 1  # angle 0 or pi, where acos has no gradient
     theta = cosine.masked_fill(flat, 0).acos()
     theta = torch.where(flat, (cosine < 0) * pi, theta)
