@@ -328,12 +328,16 @@ def _normal(crops: Tensor) -> Tensor:
     return (4 * crops - 2).contiguous(memory_format=torch.channels_last)
 
 
-def _box_crop(images: Tensor, boxes: Tensor) -> Tensor:
-    """What a pipeline without alignment sees: the box, made square, upright."""
+def _upright(boxes: Tensor) -> Tensor:
+    """The template's landmarks (B, 5, 2) laid into the square around each box (B, 4)."""
     center = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2  # (B, 1, 2)
     half = (boxes[:, 2:] - boxes[:, :2]).amax(1)[:, None, None] / 2
-    shape = 2 * (arcface_template(_CROP) + 0.5) / _CROP - 1  # the template, in a crop from -1 to 1
-    return align_face(images, center + half * shape, _CROP)
+    return center + half * (2 * (arcface_template(_CROP) + 0.5) / _CROP - 1)
+
+
+def _box_crop(images: Tensor, boxes: Tensor) -> Tensor:
+    """What a pipeline without alignment sees: the box, made square, upright."""
+    return align_face(images, _upright(boxes), _CROP)
 
 
 class _Softmax(nn.Module):
@@ -411,12 +415,22 @@ def _noisy_crops(photos: Photos, generator: torch.Generator, noise: float = _LAN
 
 
 def _training_photos(
-    seed: int, people: int = _PEOPLE, photos: int = _PHOTOS, change: Callable[[People], People] | None = None
+    seed: int, photos: int = _PHOTOS, everyday: bool = False, change: Callable[[People], People] | None = None
 ) -> Photos:
+    """The people of a training: the photos that were collected of them, or later ones, of every day."""
     generator = torch.Generator().manual_seed(seed)
-    persons = _people(people, generator)
-    labels = torch.arange(people).repeat_interleave(photos)
-    return _photos(change(persons) if change else persons, labels, generator, **_COLLECTED)
+    persons = _people(_PEOPLE, generator)
+    labels = torch.arange(_PEOPLE).repeat_interleave(photos)
+    return _photos(
+        change(persons) if change else persons, labels, generator, **(_EVERYDAY if everyday else _COLLECTED)
+    )
+
+
+def _everyday_photos() -> Photos:
+    """Photos with known landmarks, heads turned as every day, of yet other people."""
+    generator = torch.Generator().manual_seed(80_000)
+    labels = torch.arange(_PEOPLE).repeat_interleave(_PHOTOS)
+    return _photos(_people(_PEOPLE, generator), labels, generator, **_EVERYDAY)
 
 
 def _strangers(seed: int, people: int, photos: int) -> tuple[People, Photos]:
@@ -538,13 +552,15 @@ def losses(steps: int = _STEPS, seeds: Sequence[int] = (0, 1, 2), people: int = 
     by_nuisance: dict[str, dict[str, list[float]]] = {name: {} for name in _NUISANCES}
     for seed in seeds:
         photos = _training_photos(seed)
-        again = _noisy_crops(_training_photos(seed, photos=3), generator)  # the same people, other photos
+        again = _noisy_crops(
+            _training_photos(seed, 8, everyday=True), generator
+        )  # the same people, other photos
         for name in _HEADS:
             model, _ = _fit(photos, name, seed, steps)
             embeddings = _embed(model, crops["test"])
             threshold = threshold_at_far(*_pair_scores(_embed(model, crops["held"]), held["labels"]), _FAR)
             scores, same = _pair_scores(embeddings, labels)
-            trained = _pair_scores(_embed(model, again), torch.arange(_PEOPLE).repeat_interleave(3))
+            trained = _pair_scores(_embed(model, again), torch.arange(_PEOPLE).repeat_interleave(8))
             found[name].append(
                 _scores(embeddings, labels)
                 | {
@@ -614,7 +630,7 @@ _CELL = 8
 
 
 class _Detector(nn.Module):
-    """Pictures (B, 3, H, W) to a score, a box and five landmarks for every cell of 8 x 8 pixels."""
+    """Pictures (B, 3, H, W) to a score and a box for every cell of 8 x 8 pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -631,14 +647,13 @@ class _Detector(nn.Module):
                 nn.BatchNorm2d(after),
                 nn.ReLU(),
             ]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(48, 15, 1))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(48, 5, 1))
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, N) and points (B, N, 7, 2): two corners of the box, then the landmarks, in pixels."""
-        out = self.layers(_normal(pictures)).permute(0, 2, 3, 1)  # (B, h, w, 15)
-        cells = _cells(*out.shape[1:3])
-        points = cells[:, None] + 16 * out[..., 1:].flatten(1, 2).unflatten(-1, (7, 2))
-        return out[..., 0].flatten(1), points
+        """Logits (B, N) and boxes (B, N, 4) in pixels."""
+        out = self.layers(_normal(pictures)).permute(0, 2, 3, 1)  # (B, h, w, 5)
+        cells = _cells(*out.shape[1:3]).repeat(1, 2)  # (N, 4)
+        return out[..., 0].flatten(1), cells + 16 * out[..., 1:].flatten(1, 2)
 
 
 def _cells(height: int, width: int) -> Tensor:
@@ -692,18 +707,16 @@ def _fit_detector(steps: int, seed: int = 0, scenes: int = 600, batch: int = 16)
     away = torch.linalg.vector_norm(_cells(12, 12)[:, None] - middle[:, None], dim=-1)  # (B, N, 4)
     away, nearest = away.masked_fill(~world["present"][:, None], torch.inf).min(-1)  # (B, N)
     positive = away < _CELL
-    corners = world["boxes"].unflatten(-1, (2, 2))
-    targets = torch.cat([corners, world["landmarks"]], 2)  # (B, 4, 7, 2)
     model = _Detector()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=max(steps, 1))
     for step in range(steps):
         chosen = torch.randint(scenes, (batch,), generator=generator)
-        logits, points = model(world["images"][chosen])
+        logits, boxes = model(world["images"][chosen])
         mine = positive[chosen]
-        truth = targets[chosen[:, None], nearest[chosen]][mine]  # (K, 7, 2)
+        truth = world["boxes"][chosen[:, None], nearest[chosen]][mine]  # (K, 4)
         loss = F.binary_cross_entropy_with_logits(logits, mine.float())
-        loss = loss + 0.2 * F.smooth_l1_loss(points[mine], truth)
+        loss = loss + 0.2 * F.smooth_l1_loss(boxes[mine], truth)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -714,24 +727,65 @@ def _fit_detector(steps: int, seed: int = 0, scenes: int = 600, batch: int = 16)
 
 
 @torch.no_grad()
-def _find(detector: _Detector, pictures: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """For each picture the boxes (K, 4), landmarks (K, 5, 2) and scores (K,) of its faces, best first."""
+def _find(detector: _Detector, pictures: Tensor) -> list[Tensor]:
+    """For each picture the boxes (K, 4) of its faces, best first."""
     found = []
     for part in pictures.split(100):
-        for logits, points in zip(*detector(part), strict=True):
+        for logits, boxes in zip(*detector(part), strict=True):
             sure = logits > 0
-            boxes, scores = points[sure, :2].flatten(1), logits[sure].sigmoid()
-            kept = iou_nms(boxes, scores, 0.3)
-            found.append((boxes[kept], points[sure][kept, 2:], scores[kept]))
+            found.append(boxes[sure][iou_nms(boxes[sure], logits[sure], 0.3)])
     return found
 
 
 @torch.no_grad()
-def _find_one(detector: _Detector, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Box (B, 4) and landmarks (B, 5, 2) of the surest face in each picture."""
-    logits, points = detector(pictures)
-    best = points[torch.arange(len(pictures)), logits.argmax(1)]
-    return best[:, :2].flatten(1), best[:, 2:]
+def _find_one(detector: _Detector, pictures: Tensor) -> Tensor:
+    """The surest box (B, 4) of each picture."""
+    logits, boxes = detector(pictures)
+    best: Tensor = boxes[torch.arange(len(pictures)), logits.argmax(1)]
+    return best
+
+
+def _fit_landmarker(photos: Photos, steps: int, seed: int = 0) -> nn.Sequential:
+    """A network that says how far, in pixels of a crop, landmarks (B, 10) lie from the template.
+
+    It learns on crops by boxes and on crops by landmarks that are somewhat off, so that it can be asked
+    twice: for a first guess, and again in the crop that the guess gives.
+    """
+    generator = torch.Generator().manual_seed(5000 + seed)
+    torch.manual_seed(seed)
+    images, boxes, landmarks = photos["images"], photos["boxes"], photos["landmarks"]
+    template = arcface_template(_CROP)
+    model = nn.Sequential(*_network(64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=max(steps, 1))
+    for step in range(steps):
+        batch = torch.randint(len(images), (_BATCH,), generator=generator)
+        x, truth = images[batch], landmarks[batch]
+        by_box = _upright(boxes[batch] + 1.5 * torch.randn(_BATCH, 4, generator=generator))
+        by_guess = truth + 1.5 * torch.randn(truth.shape, generator=generator)
+        first = torch.rand(_BATCH, 1, 1, generator=generator) < 0.5
+        guess = torch.where(first, by_box, by_guess)
+        wanted = similarity_transform(truth, umeyama(guess, template)) - template
+        found = model(_normal(align_face(x, guess, _CROP))).unflatten(1, (5, 2))
+        loss = F.smooth_l1_loss(found, wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 150 == 149:
+            _say(f"landmarks, step {step + 1} of {steps}, loss {loss.item():.3f}")
+    return model.eval()
+
+
+@torch.no_grad()
+def _landmarks(model: nn.Module, images: Tensor, boxes: Tensor) -> Tensor:
+    """Landmarks (B, 5, 2) of the face in each box (B, 4): a guess from the box, mended in the aligned crop."""
+    points, template = _upright(boxes), arcface_template(_CROP)
+    for _ in range(2):
+        matrix = umeyama(points, template)  # from the picture into the crop
+        found = template + model(_normal(align_face(images, points, _CROP))).unflatten(1, (5, 2))
+        points = (found - matrix[:, None, :, 2]) @ torch.linalg.inv(matrix[..., :2]).mT
+    return points
 
 
 def _landmark_error(found: Tensor, truth: Tensor) -> Tensor:
@@ -756,13 +810,14 @@ _VARIANTS: dict[str, dict[str, bool]] = {
 def stages(
     steps: int = _STEPS,
     detector_steps: int = 400,
+    landmark_steps: int = 400,
     seeds: Sequence[int] = (0, 1, 2),
     people: int = _TESTED,
     scenes: int = 100,
 ) -> dict[str, Any]:
     """The whole pipeline with ArcFace, with and without its stages, on people never seen before.
 
-    One detector finds face and landmarks; the embedding is trained for each seed. Variants: full;
+    One detector finds faces, one network their landmarks; the embedding is trained for each seed. Variants: full;
     true_landmarks (of the drawing instead of the detector's); flip (embeddings of photo and mirror image
     added); no_augmentation (trained without random_pose); no_alignment (trained and tested on the
     detector's boxes, upright); skipped_alignment (trained on aligned faces, tested on boxes).
@@ -779,15 +834,20 @@ def stages(
     scene_faces, scene_found, scene_false (counts), scene_recall, scene_precision; scene_known, scene_right,
     scene_confused, scene_rejected (people enrolled), scene_strangers, scene_stopped, scene_accepted;
     scene_<outcome>_share; scene_threshold: chosen on other people for 5 % of strangers accepted.
-    shown_...: arrays and lists of three scenes for the figure. weights: of detector and embedding.
-    seeds, steps, detector_steps, scenes, enrolled, enrolled_photos.
+    shown_...: arrays and lists of three scenes for the figure. weights: of detector, landmarker, embedding.
+    seeds, steps, detector_steps, landmark_steps, scenes, enrolled, enrolled_photos.
     """
     torch.set_num_threads(1)
-    detector = _fit_detector(detector_steps)
+    detector, landmarker = _fit_detector(detector_steps), _fit_landmarker(_everyday_photos(), landmark_steps)
     (persons, test), (_, held) = _strangers(0, people, 8), _strangers(1, people, 8)
     labels, generator = test["labels"], torch.Generator().manual_seed(6)
-    boxes, landmarks = _find_one(detector, test["images"])
-    held_boxes, held_landmarks = _find_one(detector, held["images"])
+
+    def locate(images: Tensor) -> tuple[Tensor, Tensor]:
+        boxes = _find_one(detector, images)
+        return boxes, _landmarks(landmarker, images, boxes)
+
+    boxes, landmarks = locate(test["images"])
+    held_boxes, held_landmarks = locate(held["images"])
     aligned = align_face(test["images"], landmarks, _CROP)
     held_aligned = align_face(held["images"], held_landmarks, _CROP)
     inputs = {
@@ -817,9 +877,7 @@ def stages(
                 *_pair_scores(_embed(model, held_inputs[view]), held["labels"]), _FAR
             )
             thresholds.setdefault(name, []).append(float(threshold))
-            pose.setdefault(name, []).append(
-                _by_pose(model, detector, frontal, turned, view, float(threshold))
-            )
+            pose.setdefault(name, []).append(_by_pose(model, locate, frontal, turned, view, float(threshold)))
             if name == "full":
                 keep = keep or model
                 for other, crops in (("true_landmarks", "true_landmarks"), ("skipped_alignment", "boxes")):
@@ -871,7 +929,7 @@ def stages(
     errors = _landmark_error(landmarks, test["landmarks"])
     return (
         result
-        | _end_to_end(detector, keep, persons, test, held, scenes)
+        | _end_to_end(detector, landmarker, keep, persons, test, held, scenes)
         | {
             "seed_rows": [
                 {"variant": name, "seed": seed, "tar": run["tar"]}
@@ -888,10 +946,15 @@ def stages(
             "detector_error": 100 * float(errors.mean()),
             "detector_pixels": float((landmarks - test["landmarks"]).norm(dim=-1).mean()),
             "sees_faces": float((_overlap(boxes, test["boxes"]) > 0.5).double().mean()),
-            "weights": {"detector": detector.state_dict(), "embedding": keep.state_dict()},
+            "weights": {
+                "detector": detector.state_dict(),
+                "landmarker": landmarker.state_dict(),
+                "embedding": keep.state_dict(),
+            },
             "seeds": len(seeds),
             "steps": steps,
             "detector_steps": detector_steps,
+            "landmark_steps": landmark_steps,
             "scenes": scenes,
         }
     )
@@ -907,7 +970,7 @@ def _overlap(boxes: Tensor, others: Tensor) -> Tensor:
 
 def _by_pose(
     model: nn.Module,
-    detector: _Detector,
+    locate: Callable[[Tensor], tuple[Tensor, Tensor]],
     frontal: Photos,
     turned: Sequence[Photos],
     view: str,
@@ -916,8 +979,8 @@ def _by_pose(
     """For each yaw, both signs together: mean cosine with the frontal photo, and share above the threshold."""
 
     def embed(photos: Photos) -> Tensor:
-        boxes, landmarks = _find_one(detector, photos["images"])
         images = photos["images"]
+        boxes, landmarks = locate(images)
         return _embed(
             model, _box_crop(images, boxes) if view == "boxes" else align_face(images, landmarks, _CROP)
         )
@@ -941,17 +1004,23 @@ def _enrol(embeddings: Tensor, people: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _end_to_end(
-    detector: _Detector, model: nn.Module, persons: People, test: Photos, held: Photos, scenes: int
+    detector: _Detector,
+    landmarker: nn.Module,
+    model: nn.Module,
+    persons: People,
+    test: Photos,
+    held: Photos,
+    scenes: int,
 ) -> dict[str, Any]:
     """Half of the test people are enrolled with four photos; all of them walk through scenes."""
     people = len(persons["width"])
 
-    def embed(images: Tensor, landmarks: Tensor) -> Tensor:
-        return _embed(model, align_face(images, landmarks, _CROP))
+    def embed(images: Tensor, boxes: Tensor) -> Tensor:
+        return _embed(model, align_face(images, _landmarks(landmarker, images, boxes), _CROP))
 
-    templates, probes, who = _enrol(embed(held["images"], _find_one(detector, held["images"])[1]), people)
+    templates, probes, who = _enrol(embed(held["images"], _find_one(detector, held["images"])), people)
     threshold = float(threshold_at_far(identify(probes, templates)[1], who < people // 2, _OPEN_FAR))
-    gallery, _, _ = _enrol(embed(test["images"], _find_one(detector, test["images"])[1]), people)
+    gallery, _, _ = _enrol(embed(test["images"], _find_one(detector, test["images"])), people)
     world = _scenes(persons, scenes, torch.Generator().manual_seed(8))
     count = dict.fromkeys(
         (
@@ -970,11 +1039,12 @@ def _end_to_end(
     )
     shown: list[list[dict[str, Any]]] = []
     crops: list[Tensor] = []
-    for i, (boxes, landmarks, _) in enumerate(_find(detector, world["images"])):
+    for i, boxes in enumerate(_find(detector, world["images"])):
         here = world["present"][i].nonzero()[:, 0]
         truth, names = world["boxes"][i, here], world["labels"][i, here]
         overlap = _overlap(boxes[:, None], truth[None])  # (K, T)
         picture = world["images"][i].expand(len(boxes), -1, -1, -1)
+        landmarks = _landmarks(landmarker, picture, boxes)
         faces = align_face(picture, landmarks, _CROP)
         index, score = (
             identify(_embed(model, faces), gallery, threshold) if len(boxes) else (names[:0], names[:0])
@@ -1295,7 +1365,7 @@ def published_mistakes(steps: int = _STEPS, people: int = _TESTED) -> dict[str, 
         return float(tar_at_far(*_pair_scores(others, who), _FAR))
 
     threshold = float(threshold_at_far(*_pair_scores(_embed(model, held_crops), held["labels"]), _FAR))
-    again = _noisy_crops(_training_photos(0, photos=4), generator)
+    again = _noisy_crops(_training_photos(0, 8, everyday=True), generator)
     fused = torch.cat([flip_fuse(model, _normal(part)) for part in crops.split(160)]).detach()
 
     def between(gallery: Tensor, probes: Tensor) -> float:
@@ -1340,7 +1410,7 @@ def published_mistakes(steps: int = _STEPS, people: int = _TESTED) -> dict[str, 
         (
             "seen_people",
             "tar",
-            tar_of(_embed(model, again), torch.arange(_PEOPLE).repeat_interleave(4)),
+            tar_of(_embed(model, again), torch.arange(_PEOPLE).repeat_interleave(8)),
             right,
         ),
         ("reversed", "eer", float(equal_error_rate(1 - scores, same)), float(equal_error_rate(scores, same))),

@@ -179,7 +179,7 @@ def roc_curves(canvas: Canvas, losses: dict[str, Any]) -> Figure:
         for key, shift, marker in (("constant_far", 0.12, "s"), ("held_far", -0.12, "o")):
             color = colors.accents[1] if key == "constant_far" else colors.accents[0]
             right.plot(
-                [max(run[key], 1e-5) for run in runs],
+                [100 * run[key] for run in runs],
                 [place + shift] * len(runs),
                 marker,
                 color=color,
@@ -192,12 +192,12 @@ def roc_curves(canvas: Canvas, losses: dict[str, Any]) -> Figure:
                 if place == 0
                 else None,
             )
-    right.axvline(0.01, color=colors.faint, linewidth=1, zorder=0)
-    right.set_xscale("log")
+    right.axvline(1, color=colors.faint, linewidth=1, zorder=0)
+    right.set_xlim(0, None)
     right.set_yticks(range(len(_LOSSES)), list(_LOSSES.values()))
     right.set_ylim(len(_LOSSES) - 0.5, -0.5)
     right.tick_params(axis="y", length=0)
-    right.set_xlabel(canvas.say(zh="实际的误识率", en="false accept rate obtained"))
+    right.set_xlabel(canvas.say(zh="实际的误识率（%）", en="false accept rate obtained (%)"))
     right.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=1)
     return fig
 

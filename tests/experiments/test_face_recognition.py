@@ -117,6 +117,24 @@ def test_an_upright_box_is_cut_out_as_it_is():
     torch.testing.assert_close(crops[1], image[1, :, 10:42, 4:36], rtol=0, atol=2e-4)
 
 
+def test_landmarks_start_from_the_box_and_are_mended_twice():
+    images = torch.rand(2, 3, 48, 48, generator=seeded())
+    boxes = torch.tensor([[8.0, 6.0, 40.0, 38.0], [10.0, 10.0, 30.0, 34.0]])
+    right = torch.tensor(
+        [1.0, 0.0] * 5
+    )  # a model that always sees everything a pixel of the crop further right
+    still, moved = (
+        experiments._landmarks(lambda crops, by=by: (by * right).expand(len(crops), 10), images, boxes)
+        for by in (0, 1)
+    )
+    torch.testing.assert_close(still, experiments._upright(boxes), rtol=0, atol=1e-4)
+    step = torch.tensor([32.0, 24.0]) / 32  # the longer side of each box, in pixels of the crop
+    torch.testing.assert_close(
+        moved[..., 0] - still[..., 0], 2 * step[:, None].expand(2, 5), rtol=0, atol=1e-4
+    )
+    torch.testing.assert_close(moved[..., 1], still[..., 1], rtol=0, atol=1e-4)
+
+
 # --- measuring -----------------------------------------------------------------------------------
 
 
@@ -259,7 +277,9 @@ def test_losses_summarize_their_seeds_and_learn_something():
 
 
 def test_the_pipeline_counts_every_face_once():
-    result = experiments.stages(steps=30, detector_steps=150, seeds=(0,), people=16, scenes=24)
+    result = experiments.stages(
+        steps=30, detector_steps=120, landmark_steps=60, seeds=(0,), people=16, scenes=24
+    )
     assert result["scene_known"] == sum(result[f"scene_{name}"] for name in ("right", "confused", "rejected"))
     assert result["scene_strangers"] == result["scene_stopped"] + result["scene_accepted"]
     assert result["scene_found"] == result["scene_known"] + result["scene_strangers"] <= result["scene_faces"]
@@ -273,7 +293,7 @@ def test_the_pipeline_counts_every_face_once():
     assert tar["true_landmarks"] > 0.05
     assert [row["yaw"] for row in result["pose_rows"]] == [0, 15, 30, 45, 60]
     assert result["noise_tar_0"] > result["noise_tar_5"]
-    assert set(result["weights"]) == {"detector", "embedding"}
+    assert set(result["weights"]) == {"detector", "landmarker", "embedding"}
     assert len(result["shown_faces"]) == len(result["shown_scenes"])
 
 
