@@ -431,6 +431,12 @@ def softmax_logits(
     return F.linear(embeddings, weight, bias)
 
 
+def _check_positive(**named: float) -> None:
+    for name, value in named.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}")
+
+
 def contrastive_loss(
     a: Tensor, b: Tensor, same: Tensor, margin: float = 1.0
 ) -> Tensor:
@@ -455,10 +461,9 @@ def contrastive_loss(
         )
     if same.dtype != torch.bool:
         raise ValueError(f"same must be boolean, got {same.dtype}")
-    if not margin > 0:
-        raise ValueError(f"margin must be positive, got {margin}")
+    _check_positive(margin=margin)
     dtype = torch.promote_types(a.dtype, torch.float32)
-    distance = torch.linalg.vector_norm(a.to(dtype) - b.to(dtype), dim=1)  # (B,)
+    distance = torch.linalg.vector_norm(a.to(dtype) - b, dim=1)  # (B,)
     gap = torch.where(same, distance, (margin - distance).clamp(min=0))
     return gap.square().mean() / 2
 
@@ -640,8 +645,7 @@ class CosFace(nn.Module):
         self, dim: int, num_classes: int, scale: float = 64.0, margin: float = 0.35
     ) -> None:
         super().__init__()
-        if not scale > 0:
-            raise ValueError(f"scale must be positive, got {scale}")
+        _check_positive(scale=scale)
         self.weight = _new_weight(dim, num_classes)  # (num_classes, dim)
         self.scale, self.margin = scale, margin
 
