@@ -1003,7 +1003,8 @@ def similarity_2d(source: Tensor, target: Tensor) -> Tensor:
     z_mean, w_mean = z.mean(-1), w.mean(-1)
     away = z - z_mean[..., None]
     size = away.abs().square().sum(-1)
-    if not (size > 1e-24 * z.abs().square().sum(-1)).all():
+    share = size / z.abs().square().sum(-1)  # NaN if all lie at the origin
+    if not (share > 1e-24).all():
         raise ValueError("the source points coincide")
     a = (away.conj() * w).sum(-1) / size  # the mean of w drops out
     b = w_mean - a * z_mean
