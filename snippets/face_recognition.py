@@ -168,6 +168,11 @@ def align_face(image: Tensor, landmarks: Tensor, size: int = 112) -> Tensor:
     return _resample(image, points.unflatten(-2, (size, size)))
 
 
+def _area(low: Tensor, high: Tensor) -> Tensor:
+    """Of boxes from low to high, both (N, 2); 0 for those that are turned round."""
+    return (high - low).clamp(min=0).prod(1)
+
+
 def iou_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     """Greedy non-maximum suppression: drop whatever overlaps a better box too much.
 
@@ -193,7 +198,7 @@ def iou_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
         raise ValueError("scores must be numbers, got NaN")
     # Half precision would round coordinates beyond 2048 and overflow in areas.
     boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
-    area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)  # (N,)
+    area = _area(boxes[:, :2], boxes[:, 2:])  # (N,)
     waiting = scores.argsort(descending=True, stable=True)
     kept = []
     while waiting.numel():
@@ -201,7 +206,7 @@ def iou_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
         kept.append(best)
         low = torch.maximum(boxes[best, :2], boxes[waiting, :2])
         high = torch.minimum(boxes[best, 2:], boxes[waiting, 2:])
-        overlap = (high - low).clamp(min=0).prod(1)
+        overlap = _area(low, high)
         union = area[best] + area[waiting] - overlap
         waiting = waiting[overlap <= threshold * union]  # no division: 0 / 0 stays
     return torch.stack(kept) if kept else waiting
