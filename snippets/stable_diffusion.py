@@ -82,7 +82,8 @@ def _level(alphas_cumprod: Tensor, t: Tensor | int, x: Tensor) -> Tensor:
             f"expected a schedule (T,), got {tuple(alphas_cumprod.shape)}"
         )
     t = torch.as_tensor(t)
-    if t.is_floating_point() or t.ndim > 1 or (t.ndim == 1 and t.shape != x.shape[:1]):
+    whole = not t.is_floating_point() and t.dtype != torch.bool
+    if not whole or t.shape not in ((), x.shape[:1]):
         raise ValueError(
             f"expected an integer t, one or (B,) for x {tuple(x.shape)}, "
             f"got {tuple(t.shape)} of {t.dtype}"
@@ -251,7 +252,9 @@ def ddim_step(
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie in 0 to 1, got {eta}")
     a, to = _level(alphas_cumprod, t, x_t), _level(alphas_cumprod, t_prev, x_t)
-    fresh = eta**2 * (1 - to) / (1 - a) * (1 - a / to).clamp(min=0)  # s^2
+    fresh = torch.zeros_like(a)  # s^2
+    if eta > 0:
+        fresh = eta**2 * (1 - to) / (1 - a) * (1 - a / to).clamp(min=0)
     ratio = (to / a).sqrt()
     kept = (1 - to - fresh).clamp(min=0).sqrt() - ratio * (1 - a).sqrt()
     mean = _mix(ratio, x_t, kept, noise_pred)
@@ -782,6 +785,15 @@ class UNet(nn.Module):
         return out
 
 
+def _check_context(context: Tensor, null_context: Tensor) -> None:
+    fits = null_context.shape[1:] == context.shape[1:]
+    if context.ndim != 3 or not fits or len(null_context) not in (1, len(context)):
+        raise ValueError(
+            "expected context (B, L, D) and null_context (1, L, D), "
+            f"got {tuple(context.shape)} and {tuple(null_context.shape)}"
+        )
+
+
 def diffusion_loss(
     model: Callable[[Tensor, Tensor, Tensor], Tensor],
     x0: Tensor,
@@ -798,7 +810,8 @@ def diffusion_loss(
     (B, L, D) the encoded prompts. Each is replaced by null_context, the encoded empty
     prompt (1, L, D), with probability `drop`; without a null_context none is.
     prediction is "noise" or "velocity". Gives a scalar, the mean over all values.
-    Raises ValueError for a drop outside 0 to 1 or another prediction.
+    Raises ValueError for a drop outside 0 to 1, another prediction, or a null_context
+    that does not fit.
     Source: Ho et al. 2020, equation 14; drop: Ho & Salimans 2022, algorithm 1.
 
     Example:
@@ -819,6 +832,7 @@ def diffusion_loss(
     t = torch.randint(last, (batch,), generator=generator, device=device).to(x0.device)
     noise = _noise_like(x0, generator)
     if null_context is not None:
+        _check_context(context, null_context)
         gone = torch.rand(batch, generator=generator, device=device) < drop
         gone = gone.to(context.device)
         context = torch.where(gone[:, None, None], null_context, context)
@@ -845,10 +859,11 @@ def sample(
     """Draw latents that fit the prompts: DDIM with classifier-free guidance.
 
     model(x_t, t, context) predicts the noise; context (B, L, D) are the encoded
-    prompts, null_context (1, L, D) the empty one, shape that of one picture's latents,
-    (4, 64, 64), say. Starts from x_t (B, *shape) or, without one, from noise. Gives
-    scaled latents: divide by the scale, then decode. Raises ValueError as
-    `sampling_timesteps` and `ddim_step` do.
+    prompts, null_context (1, L, D) the empty one (or B of them, negative prompts);
+    shape is that of one picture's latents, say (4, 64, 64). Starts from x_t (B, *shape)
+    or, without one, from noise. Gives scaled latents: divide by the scale, then decode.
+    Raises ValueError as `sampling_timesteps` and `ddim_step` do, and for a null_context
+    that does not fit.
     Source: Rombach et al. 2022, section 3.3; Ho & Salimans 2022, algorithm 2.
 
     Example:
@@ -857,6 +872,7 @@ def sample(
         >>> sample(unet, words, nothing, (4, 8, 8), alphas_cumprod, steps=2).shape
         torch.Size([2, 4, 8, 8])
     """
+    _check_context(context, null_context)
     batch = len(context)
     if x_t is None:
         x_t = _noise_like(context.new_empty(batch, *shape), generator)
@@ -896,3 +912,95 @@ def ema_update(average: nn.Module, model: nn.Module, decay: float = 0.999) -> No
             value.lerp_(state[name], 1 - decay)
         else:
             value.copy_(state[name])
+
+
+def zero_terminal_snr(betas: Tensor) -> Tensor:
+    """Change a schedule so that its last step is pure noise.
+
+    betas (T,), T >= 2; gives (T,) of the same dtype. sqrt(alphas_cumprod) is shifted
+    and stretched so that its last value is 0 and its first stays; the last beta is 1.
+    Raises ValueError for another shape or betas outside 0 to 1.
+    Source: Lin et al. 2024, algorithm 1.
+
+    Example:
+        >>> betas = zero_terminal_snr(scaled_linear_betas(1000))
+        >>> (1 - betas).cumprod(0)[-1]
+        tensor(0.)
+    """
+    if betas.ndim != 1 or len(betas) < 2 or not ((betas > 0) & (betas < 1)).all():
+        raise ValueError(f"expected (T,) betas in 0 to 1, T >= 2, got {betas}")
+    root = (1 - betas.double()).cumprod(0).sqrt()
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    level = F.pad(root.square(), (1, 0), value=1.0)
+    return (1 - level[1:] / level[:-1]).to(betas.dtype)
+
+
+def as_noise_model(
+    model: Callable[[Tensor, Tensor, Tensor], Tensor], alphas_cumprod: Tensor
+) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """A model of the velocity, called as a model of the noise, so that `sample` fits.
+
+    The change is linear in the velocity, hence guidance may come before or after it.
+    At alphas_cumprod = 0 the noise is x_t itself and says nothing about x0.
+    Source: Salimans & Ho 2022, appendix D.
+
+    Example:
+        >>> model = as_noise_model(lambda x, t, words: 0 * x, torch.tensor([0.36]))
+        >>> model(torch.tensor([[1.0]]), torch.tensor([0]), torch.zeros(1, 1, 1))
+        tensor([[0.8000]])
+    """
+
+    def noise(x_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        return from_velocity(x_t, model(x_t, t, context), t, alphas_cumprod)[1]
+
+    return noise
+
+
+def rescaled_guidance(
+    cond: Tensor, uncond: Tensor, scale: float, rescale: float = 0.7
+) -> Tensor:
+    """Guidance whose result keeps the standard deviation of `cond`, by a share.
+
+    cond, uncond (B, ...); scale as in `guided_noise`; rescale 0 is that function, 1
+    gives each picture's prediction the standard deviation of its `cond`. Raises
+    ValueError for different shapes or a rescale outside 0 to 1.
+    Source: Lin et al. 2024, section 3.4 (rescale 0.7 with scale 7.5).
+
+    Example:
+        >>> cond, uncond = torch.tensor([[0.0, 4.0]]), torch.tensor([[1.0, 1.0]])
+        >>> rescaled_guidance(cond, uncond, scale=2.0, rescale=1.0)
+        tensor([[-0.5000,  3.5000]])
+    """
+    if not 0 <= rescale <= 1:
+        raise ValueError(f"rescale must lie in 0 to 1, got {rescale}")
+    guided = guided_noise(cond, uncond, scale)
+    axes = tuple(range(1, cond.ndim))
+    ratio = cond.std(axes, keepdim=True) / guided.std(axes, keepdim=True)
+    return guided * (1 + rescale * (ratio - 1))
+
+
+def min_snr_weight(
+    t: Tensor, alphas_cumprod: Tensor, gamma: float = 5.0, prediction: str = "noise"
+) -> Tensor:
+    """Weights of the steps in the loss that stop at an SNR of gamma.
+
+    t (B,) integers; gives (B,) in the schedule's dtype. SNR = a_t / (1 - a_t); the
+    weight is min(SNR, gamma) / SNR for "noise", min(SNR, gamma) / (SNR + 1) for
+    "velocity", either way min(SNR, gamma) for the error in x0. Raises ValueError as
+    `add_noise` does, for gamma <= 0 and for another prediction.
+    Source: Hang et al. 2023, section 3.4.
+
+    Example:
+        >>> min_snr_weight(torch.tensor([0, 1]), torch.tensor([0.9, 0.5]), gamma=3.0)
+        tensor([0.3333, 1.0000])
+    """
+    if gamma <= 0 or prediction not in ("noise", "velocity"):
+        raise ValueError(
+            'expected gamma > 0 and prediction "noise" or "velocity", '
+            f"got {gamma} and {prediction!r}"
+        )
+    a = _level(alphas_cumprod, t, t)
+    # min(SNR, gamma) / SNR = min(1, gamma / SNR): no division by a zero SNR.
+    noise = (gamma * (1 - a) / a).clamp(max=1)
+    weight = noise if prediction == "noise" else noise * a
+    return weight.to(alphas_cumprod.dtype)
