@@ -450,6 +450,13 @@ class Upsample(nn.Module):
         return out
 
 
+def _fold(x: Tensor, factor: int) -> Tensor:
+    """Pixels become channels, as in F.pixel_unshuffle, which fails for B = 0."""
+    height, width = x.shape[2] // factor, x.shape[3] // factor
+    x = x.unflatten(3, (width, factor)).unflatten(2, (height, factor))
+    return x.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)  # (B, C f f, H / f, W / f)
+
+
 class AutoencoderKL(nn.Module):
     """Pictures (B, C, H, W) to latents (B, latent_channels, H / factor, W / factor).
 
@@ -484,7 +491,6 @@ class AutoencoderKL(nn.Module):
             )
         self.factor = factor
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(factor),
             nn.Conv2d(channels * factor**2, width, 3, padding=1),
             *(ResidualBlock(width, width) for _ in range(blocks)),
             _head(width, 2 * latent_channels),
@@ -503,7 +509,7 @@ class AutoencoderKL(nn.Module):
                 f"expected (B, C, H, W) with H and W multiples of {self.factor}, "
                 f"got {tuple(x.shape)}"
             )
-        return DiagonalGaussian(self.encoder(x))
+        return DiagonalGaussian(self.encoder(_fold(x, self.factor)))
 
     def decode(self, z: Tensor) -> Tensor:
         out: Tensor = self.decoder(z)
