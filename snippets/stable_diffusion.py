@@ -849,7 +849,6 @@ def diffusion_loss(
     return F.mse_loss(predicted, target)
 
 
-@torch.no_grad()
 def sample(
     model: Callable[[Tensor, Tensor, Tensor], Tensor],
     context: Tensor,
@@ -884,16 +883,16 @@ def sample(
         x_t = _noise_like(context.new_empty(batch, *shape), generator)
     both = torch.cat([null_context.expand_as(context), context])
     times = sampling_timesteps(steps, len(alphas_cumprod)).tolist()
-    for t, t_prev in zip(times, [*times[1:], -1], strict=True):
-        step = torch.full((2 * batch,), t, device=x_t.device)
-        # One call for both: without the prompt and with it.
-        uncond, cond = model(torch.cat([x_t, x_t]), step, both).chunk(2)
-        noise = guided_noise(cond, uncond, guidance)
-        x_t = ddim_step(x_t, noise, t, t_prev, alphas_cumprod, eta, generator)
+    with torch.no_grad():
+        for t, t_prev in zip(times, [*times[1:], -1], strict=True):
+            step = torch.full((2 * batch,), t, device=x_t.device)
+            # One call for both: without the prompt and with it.
+            uncond, cond = model(torch.cat([x_t, x_t]), step, both).chunk(2)
+            noise = guided_noise(cond, uncond, guidance)
+            x_t = ddim_step(x_t, noise, t, t_prev, alphas_cumprod, eta, generator)
     return x_t
 
 
-@torch.no_grad()
 def ema_update(average: nn.Module, model: nn.Module, decay: float = 0.999) -> None:
     """Move the averaged weights a little towards the model's; sample from the average.
 
