@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -284,8 +285,8 @@ def sampling_timesteps(
     if not 1 <= steps <= train_steps:
         raise ValueError(f"steps must lie in 1 to {train_steps}, got {steps}")
     if spacing == "trailing":
-        whole = torch.arange(steps, 0, -1, dtype=torch.float64) * train_steps / steps
-        return whole.round().long() - 1
+        parts = range(steps, 0, -1)
+        return torch.tensor([round(part * train_steps / steps) - 1 for part in parts])
     if spacing != "leading":
         raise ValueError(f'spacing must be "leading" or "trailing", got {spacing!r}')
     t = torch.arange(steps - 1, -1, -1) * (train_steps // steps) + offset
@@ -884,7 +885,7 @@ def sample(
     both = torch.cat([null_context.expand_as(context), context])
     times = sampling_timesteps(steps, len(alphas_cumprod)).tolist()
     with torch.no_grad():
-        for t, t_prev in zip(times, [*times[1:], -1], strict=True):
+        for t, t_prev in pairwise([*times, -1]):
             step = torch.full((2 * batch,), t, device=x_t.device)
             # One call for both: without the prompt and with it.
             uncond, cond = model(torch.cat([x_t, x_t]), step, both).chunk(2)
