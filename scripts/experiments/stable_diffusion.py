@@ -266,7 +266,7 @@ def brightness(
 # Captioned pictures: 4 colors x 3 shapes x 2 x 2 places; two pairs of color and shape are never trained on.
 _SIZE = 32
 _WORDS = (
-    *("<start>", "<end>", "a", "red", "green", "blue", "yellow", "circle", "square", "triangle"),
+    *("<start>", "<end>", "a", "red", "green", "blue", "yellow", "circle", "cross", "triangle"),
     *("top", "bottom", "left", "right"),
 )
 _KINDS = (4, 3, 2, 2)
@@ -296,11 +296,12 @@ def _caption(label: Sequence[int]) -> str:
 def _coverage(shape: Tensor, x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
     """Share of each pixel inside a shape: x, y (B, H, W) from its center; the three have about equal areas."""
     circle = (x**2 + y**2).sqrt() - radius
-    square = torch.maximum(x.abs(), y.abs()) - 0.886 * radius
+    far, near = torch.maximum(x.abs(), y.abs()), torch.minimum(x.abs(), y.abs())
+    cross = torch.maximum(far - 1.145 * radius, near - 0.42 * radius)
     inner = 0.778 * radius
     low = y - inner / 2  # so that the triangle's box is centered
     triangle = torch.maximum(low, 0.866 * x.abs() - low / 2) - inner
-    outside = torch.stack([circle, square, triangle], dim=1)
+    outside = torch.stack([circle, cross, triangle], dim=1)
     return (0.5 - outside[torch.arange(len(shape)), shape]).clamp(0, 1)
 
 

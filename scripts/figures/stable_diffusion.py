@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _ZH = {"a": "", "red": "红", "green": "绿", "blue": "蓝", "yellow": "黄"}
 _ZH |= {
     "circle": "圆",
-    "square": "方块",
+    "cross": "十字",
     "triangle": "三角",
     "top": "上",
     "bottom": "下",
