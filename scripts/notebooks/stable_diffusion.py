@@ -51,6 +51,7 @@ from snippets.stable_diffusion import (
 
 # %%
 import copy
+import itertools
 
 import matplotlib.pyplot as plt
 import torch
@@ -123,7 +124,7 @@ figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
 for axis, eta in zip(axes, (0.0, 1.0), strict=True):
     x, generator = torch.linspace(-2, 2, 12), torch.Generator().manual_seed(0)
     path = [x]
-    for t, t_prev in zip(times, times[1:], strict=False):
+    for t, t_prev in itertools.pairwise(times):
         x = ddim_step(x, exact_noise(x, t), t, t_prev, levels, eta, generator)
         path.append(x)
     axis.plot(times, torch.stack(path))
@@ -147,7 +148,7 @@ plt.show()
 # %%
 for scale in (0.0, 1.0, 2.0, 7.5):  # change me
     x = torch.randn(2000)
-    for t, t_prev in zip(times, times[1:], strict=False):
+    for t, t_prev in itertools.pairwise(times):
         cond, uncond = exact_noise(x, t, (1.0,), 0.5), exact_noise(x, t, (-1.0,), 0.5)
         x = ddim_step(x, guided_noise(cond, uncond, scale), t, t_prev, levels)
     print(f"scale {scale:3}  mean {float(x.mean()):6.2f}  spread {float(x.std()):.2f}")
