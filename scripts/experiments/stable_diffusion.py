@@ -405,16 +405,21 @@ def _train_judge(steps: int) -> _Judge:
     return judge.eval()
 
 
-def _train_autoencoder(steps: int, width: int = 64, batch: int = 16) -> AutoencoderKL:
-    """Knows no prompts, and sees all pictures: what is held out is held out from the prompted model alone."""
+def _train_autoencoder(steps: int, cycles: int = 2, width: int = 64) -> AutoencoderKL:
+    """Knows no prompts, and sees all pictures: what is held out is held out from the prompted model alone.
+
+    The learning rate rises and falls in each cycle, since the fine shapes are learned at the end of one.
+    """
     torch.manual_seed(2)
-    autoencoder, generator = AutoencoderKL(width=width), torch.Generator().manual_seed(2)
+    autoencoder = AutoencoderKL(width=width)
+    for cycle in range(cycles):
+        generator = torch.Generator().manual_seed(2 + cycle)
 
-    def loss() -> Tensor:
-        pictures = _draw(_any(batch, _labels(), generator), generator)
-        return autoencoder_loss(autoencoder, pictures, 1e-4, generator)
+        def loss(generator: torch.Generator = generator) -> Tensor:
+            pictures = _draw(_any(16, _labels(), generator), generator)
+            return autoencoder_loss(autoencoder, pictures, 1e-4, generator)
 
-    _fit(list(autoencoder.parameters()), loss, steps, 4e-3, "autoencoder")
+        _fit(list(autoencoder.parameters()), loss, steps, 4e-3, "autoencoder")
     return autoencoder.eval()
 
 

@@ -172,6 +172,17 @@ def guidance_curve(canvas: Canvas, training: dict[str, Any]) -> Figure:
 
 
 @figure
+def worst_forms(canvas: Canvas, training: dict[str, Any]) -> Figure:
+    chosen = [i for i, row in enumerate(training["scale_rows"]) if row["scale"] >= 1]
+    fig, panels = canvas.subplots(len(chosen), 6, size=(6.4, 4.4))
+    for line, i in zip(panels, chosen, strict=True):
+        for axes, pixels in zip(line, training["odd"][i], strict=True):
+            _picture(axes, pixels)
+        line[0].set_ylabel(f"s = {training['scale_rows'][i]['scale']:g}", fontsize=10)
+    return fig
+
+
+@figure
 def guidance_toy(canvas: Canvas, guidance: dict[str, Any]) -> Figure:
     colors, rows = canvas.colors, guidance["rows"]
     fig, panels = canvas.subplots(1, len(rows), size=(7.2, 2.4), sharex=True, sharey=True)
