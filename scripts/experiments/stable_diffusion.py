@@ -528,7 +528,12 @@ _PROMPTS = ((0, 0, 0, 0), (1, 1, 0, 1), (2, 2, 1, 0), (3, 0, 1, 1), (2, 0, 0, 1)
 
 
 def _by_scale(
-    generator: _Generator, judge: _Judge, scales: Sequence[float], seeds: Sequence[int], repeats: int
+    generator: _Generator,
+    judge: _Judge,
+    scales: Sequence[float],
+    seeds: Sequence[int],
+    repeats: int,
+    real_spread: float,
 ) -> dict[str, Any]:
     """Prompts obeyed at each scale of guidance, for combinations that were trained on and new ones."""
     known, new = _labels(held_out=False), _labels(held_out=True).repeat(repeats, 1)
@@ -546,6 +551,7 @@ def _by_scale(
                 odd.append(pictures[_form(pictures, judge.read(pictures)[:, 1]).argsort()[:6]])
         row: dict[str, Any] = {"scale": scale} | _summary(runs)
         row |= {f"new_{key}": value for key, value in _summary(unseen).items()}
+        row["gray_kept"] = row["gray_spread"] / real_spread
         result["scale_rows"].append(row)
         mark = f"{scale:g}".replace(".", "_")
         result |= {f"{key}_{mark}": value for key, value in row.items() if key != "scale"}
@@ -694,7 +700,7 @@ def _reconstructions(autoencoder: AutoencoderKL, judge: _Judge, count: int) -> d
 def training(
     judge_steps: int = 300,
     autoencoder_steps: int = 1000,
-    unet_steps: int = 1000,
+    unet_steps: int = 1500,
     seeds: Sequence[int] = (0, 1, 2),
     scales: Sequence[float] = _SCALES,
     counts: Sequence[int] = (2, 5, 10, 25),
@@ -711,7 +717,8 @@ def training(
     scale, latent_spread (of the unscaled latents), posterior_spread, psnr (dB), real_accuracy, real_form,
     real_gray_spread, kept_accuracy, kept_form (of reconstructions), degraded_accuracy (under blur and noise).
     scale_rows: scale, accuracy, form, clipped, gray_spread and new_accuracy, ... (means over the seeds), each
-    with *_spread (standard deviation). <key>_<scale>: as single values, 7.5 written 7_5. best_<key>: of the
+    with *_spread (standard deviation), and gray_kept (gray_spread over real_gray_spread).
+    <key>_<scale>: as single values, 7.5 written 7_5. best_<key>: of the
     scale with the best accuracy. grid (scales, prompts, H, W, 3), prompts (the last two are new). odd (scales,
     6, H, W, 3): the worst forms of the first seed.
     step_rows: steps, ddim_accuracy, ddim_form, ddpm_accuracy (eta 1), ... at scale `usual`;
@@ -730,7 +737,7 @@ def training(
     result = _reconstructions(autoencoder, judge, pictures)
     prompted, losses = _train_prompted(autoencoder, torch.tensor(result["scale"]), unet_steps)
     generator = _Generator(autoencoder, prompted, torch.tensor(result["scale"]), sampling_steps)
-    result |= _by_scale(generator, judge, scales, seeds, repeats)
+    result |= _by_scale(generator, judge, scales, seeds, repeats, result["real_gray_spread"])
     result |= _by_steps(generator, judge, counts, seeds[:2], _USUAL)
     result |= _wrong_samplers(generator, judge, _USUAL)
     result |= _way(generator, _PROMPTS[0], _USUAL)
