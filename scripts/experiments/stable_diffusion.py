@@ -602,10 +602,10 @@ def _wrong_samplers(generator: _Generator, judge: _Judge, scale: float, seed: in
     def latents(guidance: float = scale, **options: Any) -> Tensor:
         return generator.latents(labels, seed, guidance, **options)
 
-    def told(shift: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """The model, told another step than the one its input comes from."""
+    def told(step_of: Callable[[Tensor], Tensor]) -> Tensor:
+        """Sampled from a model that is told another step than the one its input comes from."""
         unet = generator.prompted.unet
-        return lambda x, t, words: unet(x, (t + shift).clamp(0, _T - 1), words)
+        return latents(model=lambda x, t, words: unet(x, step_of(t).clamp(0, _T - 1), words))
 
     right = latents()
     found = {
@@ -616,8 +616,9 @@ def _wrong_samplers(generator: _Generator, judge: _Judge, scale: float, seed: in
         "linear_same_ends": generator.decode(
             latents(alphas_cumprod=_levels(linear_betas(_T, 0.00085, 0.012)))
         ),
-        "next_step_told": generator.decode(latents(model=told(-gap))),
-        "last_step_told": generator.decode(latents(model=told(gap))),
+        "next_step_told": generator.decode(told(lambda t: t - gap)),
+        "last_step_told": generator.decode(told(lambda t: t + gap)),
+        "index_told": generator.decode(told(lambda t: t // gap)),
         "zeros_for_empty": generator.decode(latents(null_context=torch.zeros_like(nothing))),
         "roles_swapped": generator.decode(latents(1 - scale)),
     }
