@@ -91,9 +91,10 @@ def noised_latent(canvas: Canvas, training: dict[str, Any], schedules: dict[str,
     axes.set_xlabel(canvas.say(zh="步 t", en="step t"))
     axes.set_ylabel(canvas.say(zh="信噪比", en="signal-to-noise ratio"))
     axes.text(
-        15,
-        1.4,
+        995,
+        1.6,
         canvas.say(zh="信号与噪声相等", en="as much signal as noise"),
+        ha="right",
         fontsize=8.5,
         color=colors.muted,
     )
@@ -348,10 +349,10 @@ def mistake_pictures(canvas: Canvas, training: dict[str, Any]) -> Figure:
     names = {
         "right": canvas.say(zh="正确", en="right"),
         "scale_forgotten": canvas.say(zh="解码前\n没除缩放", en="scale not\ndivided out"),
+        "scale_inverted": canvas.say(zh="缩放\n乘了两次", en="scale applied\ntwice"),
         "linear_betas": canvas.say(zh="DDPM 的\n线性 β", en="DDPM's\nlinear β"),
-        "next_step_told": canvas.say(zh="报成\n下一步", en="told the\nnext step"),
-        "last_step_told": canvas.say(zh="报成\n上一步", en="told the\nstep before"),
-        "zeros_for_empty": canvas.say(zh="零代替\n空提示", en="zeros for\nempty prompt"),
+        "linear_same_ends": canvas.say(zh="两端相同\n的线性 β", en="linear β,\nsame ends"),
+        "index_told": canvas.say(zh="序号\n当步数", en="index told\nfor the step"),
         "roles_swapped": canvas.say(zh="条件与\n无条件颠倒", en="cond, uncond\nswapped"),
     }
     pictures = training["mistake_pictures"]
