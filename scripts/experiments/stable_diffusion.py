@@ -767,8 +767,9 @@ def training(
 
 def _operations(model: nn.Module, *inputs: Tensor) -> dict[str, float]:
     """Multiply-adds of one forward pass on shapes alone; `attention`: the products with scores and weights."""
+    shapes = copy.deepcopy(model).to("meta")  # where attention is counted, and nothing is computed
     with FlopCounterMode(display=False) as counter:
-        model(*inputs)
+        shapes(*(x.to("meta") for x in inputs))
     counts = {str(op): count / 2 for op, count in counter.get_flop_counts()["Global"].items()}
     attention = sum(count for op, count in counts.items() if "bmm" in op or "attention" in op)
     return {"all": sum(counts.values()), "attention": attention}
