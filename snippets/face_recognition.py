@@ -1014,7 +1014,8 @@ def similarity_2d(source: Tensor, target: Tensor) -> Tensor:
     a = (away.conj() * w).sum(-1) / size  # the mean of w drops out
     b = w_mean - a * z_mean
     rows = [a.real, -a.imag, b.real, a.imag, a.real, b.imag]
-    matrix = torch.stack(torch.broadcast_tensors(*rows), -1).unflatten(-1, (2, 3))
+    stacked = torch.stack(torch.broadcast_tensors(*rows), -1)
+    matrix: Tensor = stacked.unflatten(-1, (2, 3))
     return matrix.to(torch.promote_types(dtype, torch.float32))
 
 
