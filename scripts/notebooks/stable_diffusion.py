@@ -184,7 +184,7 @@ encoder = TextEncoder(vocab_size=5, dim=16, length=1, layers=1, heads=2)
 unet = UNet(channels=1, widths=(16, 16), context_dim=16, heads=2, self_attention=(False, True))
 average = copy.deepcopy(unet)
 optimizer = torch.optim.Adam([*unet.parameters(), *encoder.parameters()], lr=2e-3)
-for step in range(1, 401):  # change me
+for step in range(1, 241):  # change me
     labels = torch.randint(4, (16,))
     words, nothing = encoder(tokens[labels]), encoder(torch.zeros(1, 1).long())
     loss = diffusion_loss(unet, draw(labels), words, levels, nothing, prediction="velocity")
@@ -192,7 +192,7 @@ for step in range(1, 401):  # change me
     loss.backward()
     optimizer.step()
     ema_update(average, unet, min(0.97, step / (step + 10)))
-    if step % 100 == 0:
+    if step % 60 == 0:
         print(f"step {step}  loss {float(loss.detach()):.3f}")
 
 # %% [markdown] lang="zh"
@@ -209,7 +209,7 @@ with torch.no_grad():
 figure, axes = plt.subplots(1, len(scales), figsize=(9, 2.6))
 for axis, scale in zip(axes, scales, strict=True):
     generator = torch.Generator().manual_seed(1)
-    x = sample(as_noise_model(average, levels), words, nothing, (1, 8, 8), levels, scale, 20, generator=generator)
+    x = sample(as_noise_model(average, levels), words, nothing, (1, 8, 8), levels, scale, 12, generator=generator)
     tiles = torch.nn.functional.pad(x, (1, 1, 1, 1)).reshape(4, 4, 10, 10).transpose(1, 2).reshape(40, 40)
     axis.imshow(tiles, cmap="gray", vmin=-1.5, vmax=2.5)
     axis.set_title(f"scale {scale}")
