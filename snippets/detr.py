@@ -340,12 +340,13 @@ class DetrLoss(nn.Module):
     Example:
         >>> import torch
         >>> logits, boxes = torch.zeros(1, 2, 4), torch.full((1, 2, 4), 0.5)
+        >>> logits[0, 0, 1] = 2  # one query is right, the other undecided
         >>> target = {"labels": torch.tensor([1]), "boxes": torch.full((1, 4), 0.5)}
         >>> losses = DetrLoss(num_classes=3, matcher=HungarianMatcher())(
         ...     {"pred_logits": logits, "pred_boxes": boxes}, [target]
         ... )
         >>> {name: round(float(value), 4) for name, value in losses.items()}
-        {'loss_ce': 1.3863, 'loss_bbox': 0.0, 'loss_giou': 0.0, 'loss': 1.3863}
+        {'loss_ce': 0.4358, 'loss_bbox': 0.0, 'loss_giou': 0.0, 'loss': 0.4358}
     """
 
     def __init__(
