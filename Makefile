@@ -8,14 +8,14 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve build test mutants bench-search lint check confirm new-topic pins clean
+.PHONY: help setup serve build test mutants bench-search bench-pages lint check confirm new-topic pins zip clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Make .venv from the pinned requirements
 
-$(READY): requirements.txt pyproject.toml scripts/set_up.py
+$(READY): requirements.txt package-lock.json pyproject.toml scripts/set_up.py
 	@$(PYTHON) scripts/set_up.py $(VENV)
 	@touch $@
 
@@ -36,6 +36,9 @@ mutants: $(READY)  ## Plant bugs in changed snippets; each must be caught or exp
 bench-search: $(READY)  ## Measure search against Material's defaults and Pagefind (minutes)
 	@$(RUN) scripts.pipeline bench-search
 
+bench-pages: $(READY)  ## Lighthouse's performance of the built site, on a quiet machine (minutes)
+	@$(RUN) scripts.pipeline bench-pages
+
 lint: $(READY)  ## Style and types
 	@$(RUN) ruff check
 	@$(RUN) mypy snippets scripts
@@ -53,6 +56,9 @@ pins:  ## Resolve requirements.in afresh into requirements.txt
 	@$(PYTHON) -m venv .build/pins && .build/pins/bin/pip install --quiet --requirement requirements.in setuptools
 	@{ head -n 1 requirements.txt; .build/pins/bin/pip freeze --all | sed -E 's/\+cpu//; /^pip==/d'; } > .build/pins.txt
 	@mv .build/pins.txt requirements.txt && rm -rf .build/pins
+
+zip: build  ## Pack site/ as proven-dl.zip, which opens from a folder, without a server
+	@$(RUN) scripts.pipeline zip
 
 clean:  ## Remove everything generated, .venv excepted
 	@rm -rf .build site

@@ -17,6 +17,7 @@ from mkdocs.utils import get_relative_url
 from scripts.markdown import context
 from scripts.pipeline import notebook, site
 from scripts.pipeline.words import say
+from scripts.publishing import metadata
 from scripts.search import index
 
 _preview = False
@@ -33,7 +34,7 @@ def on_startup(command: str, dirty: bool) -> None:
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     root = str(config.extra["root_url"]).rstrip("/")
     language = config.theme["language"]
-    config.extra["language"], config.extra["root"] = language, root
+    config.extra.update(language=language, root=root, preview=_preview)
     if not str(config.site_url or "").startswith("http://127.0.0.1"):
         config.site_url = f"{root}/{language}/"
     return config
@@ -77,7 +78,8 @@ def _entries(toc: Iterable[AnchorLink]) -> Iterator[AnchorLink]:
 
 def on_env(env: Any, config: MkDocsConfig, files: Files) -> Any:
     """Templates say interface labels by the same table as pages."""
-    env.filters["label"] = lambda key: say(key, config.extra["language"])
+    env.filters["about"] = lambda page: metadata.about(page, config.extra["language"], config.extra["root"])
+    env.filters["label"] = lambda key, **parts: say(key, config.extra["language"], **parts)
     return env
 
 

@@ -18,7 +18,7 @@ def fail(message):
 
 
 def explain(log):
-    """One line out of pip's many."""
+    """One line out of the many of pip or npm."""
     text = log.lower()
     if "no space left" in text:
         return "the disk is full"
@@ -33,8 +33,8 @@ def explain(log):
         )
     ):
         return "no network: the package index cannot be reached"
-    lines = [line for line in log.splitlines() if line.startswith("ERROR")]
-    return lines[-1] if lines else (log.strip().splitlines() or ["pip failed"])[-1]
+    lines = [line for line in log.splitlines() if line.startswith(("ERROR", "npm error"))]
+    return lines[-1] if lines else (log.strip().splitlines() or ["the installer failed"])[-1]
 
 
 def main(target):
@@ -62,9 +62,24 @@ def main(target):
             "--editable",
             ".",
         ],
+        [
+            os.path.join(target, "bin", "npm"),
+            "ci",
+            "--silent",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+        ],
     ]
+    path = os.path.join(os.path.abspath(target), "bin") + os.pathsep + os.environ.get("PATH", "")
     for number, step in enumerate(steps, 1):
-        run = subprocess.run(step, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        run = subprocess.run(
+            step,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=dict(os.environ, PATH=path),  # npm looks for its node there
+        )
         if run.returncode:
             fail(explain(run.stdout))
         print("set-up: step %d of %d done, %.0f s" % (number, len(steps), time.time() - started), flush=True)

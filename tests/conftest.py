@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,6 +59,8 @@ def browser() -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        # Else each test would fetch the whole book; those about reading offline ask for it.
+        chromium.new_context = functools.partial(chromium.new_context, service_workers="block")
         yield chromium
         chromium.close()
 

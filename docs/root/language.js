@@ -6,7 +6,8 @@
   for (var i = 0; i < wanted.length; i++) {
     var language = wanted[i].slice(0, 2).toLowerCase();
     if (language === "zh" || language === "en") {
-      location.replace(language + "/" + location.hash);
+      // An archive opened from a folder has nobody to serve a folder's index.html.
+      location.replace(language + "/" + (location.protocol === "file:" ? "index.html" : "") + location.hash);
       return;
     }
   }

@@ -8,15 +8,18 @@ from html import escape
 
 from pymdownx.blocks.block import Block
 
+from scripts.markdown import topic_map
 from scripts.markdown.context import page
 from scripts.markdown.proof import badge, count_tests, error_text, least_flattering, reference_name
 from scripts.markdown.snippets import anchor
-from scripts.pipeline import evidence
-from scripts.pipeline.pages import article, summaries
+from scripts.pipeline import evidence, mutants
+from scripts.pipeline.pages import Page, article, summaries
+from scripts.pipeline.pages import shelves as categories
 from scripts.pipeline.paths import LANGUAGES, topics
 from scripts.pipeline.snippet import Snippet
 from scripts.pipeline.source import snippets_of
 from scripts.pipeline.words import glossary
+from scripts.publishing import metadata
 from scripts.search import report
 
 
@@ -36,7 +39,7 @@ def measured_table(heads: Iterable[str], rows: Iterable[str]) -> str:
     """A table in the site's style, from the HTML of its column heads and of its rows."""
     columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
     return (
-        f'<div class="measured-table"><table tabindex="0"><thead><tr>{columns}</tr></thead>'
+        f'<div class="measured-table" tabindex="0"><table class="data"><thead><tr>{columns}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -81,52 +84,95 @@ class EvidenceBlock(Listing):
                 f'<td>{"<br>".join(names) or "–"}</td><td class="number">{values:,}</td>'
                 f'<td class="number">{error}</td></tr>'
             )
-        return f"<p>{totals_text('evidence_total', [topic])}</p>{measured_table(heads, rows)}"
+        totals = counted([topic])
+        words = here.say("evidence_total", **totals | {"values": f"{totals['values']:,}"})
+        return f"<p>{words}</p>{measured_table(heads, rows)}"
 
 
-def totals_text(key: str, names: list[str]) -> str:
-    """Totals over topics, in words."""
-    standings = [evidence.standing(s) for topic in names for s in snippets_of(topic)]
+def counted(names: list[str]) -> dict[str, int]:
+    """What was proved of topics, in numbers."""
+    snippets = [snippet for topic in names for snippet in snippets_of(topic)]
+    standings = [evidence.standing(snippet) for snippet in snippets]
     seen = [r for found in standings for r in found.record.get("references", [])]
-    tests = {test for found in standings for test in found.record.get("tests", [])}
-    return page().say(
-        key,
-        count=len(standings),
-        tests=len(tests),
-        verified=sum(found.state == evidence.VERIFIED for found in standings),
-        references=len({r["reference"] for r in seen}),
-        values=f"{sum(r['values'] for r in seen):,}",
-    )
+    # Snippets of one function or class share its planted bugs.
+    owners = {(snippet.topic, snippet.owner): mutants.standing(snippet) for snippet in snippets}
+    planted = [entry for entry in owners.values() if entry]
+    return {
+        "count": len(standings),
+        "tests": len({test for found in standings for test in found.record.get("tests", [])}),
+        "verified": sum(found.state == evidence.VERIFIED for found in standings),
+        "references": len({r["reference"] for r in seen}),
+        "values": sum(r["values"] for r in seen),
+        "planted": sum(map(mutants.planted, planted)),
+        "caught": sum(map(mutants.caught, planted)),
+    }
 
 
 class TotalsBlock(Listing):
     """`/// totals`: what the whole site can prove, for the home page."""
 
     NAME = "totals"
+    SHOWN = (
+        ("{verified:,}/{count:,}", "total_snippets"),
+        ("{tests:,}", "total_tests"),
+        ("{values:,}", "total_values"),
+        ("{caught:,}/{planted:,}", "total_bugs"),
+    )
 
     def html(self) -> str:
-        return f"<p>{totals_text('site_total', topics())}</p>"
+        totals = counted(topics())
+        items = (
+            f"<li><strong>{number.format(**totals)}</strong> {page().say(key, **totals)}</li>"
+            for number, key in self.SHOWN
+        )
+        return f"<ul>{''.join(items)}</ul>"
 
 
 class TopicsBlock(Listing):
-    """`/// topics`: a card a topic."""
+    """`/// topics`: the map of the articles, what each one needs first, and its evidence."""
 
     NAME = "topics"
+    HUES, COLUMNS = 6, 5  # as many as site.css has
 
     def html(self) -> str:
-        here, cards = page(), []
-        for topic in topics():
-            home = article(topic, here.language)
-            if home is None:
-                continue
-            count = len(snippets_of(topic))
-            verified = sum(evidence.standing(s).state == evidence.VERIFIED for s in snippets_of(topic))
-            cards.append(
-                f'<li><a href="{here.to_root}{home.url}"><strong>{escape(home.title)}</strong>'
-                f"<span>{escape(str(home.meta.get('description', '')))}</span>"
-                f'<span class="topic-proof">{verified}/{count} {here.say("state_verified")}</span></a></li>'
-            )
-        return f'<ul class="topic-cards">{"".join(cards)}</ul>'
+        here, shelves = page(), categories(page().language)
+        home = {article.topic or "": article for shelf in shelves.values() for article in shelf}
+        needs = {topic: [n for n in one.meta["prerequisites"] if n in home] for topic, one in home.items()}
+        names = {category: [one.topic or "" for one in shelf] for category, shelf in shelves.items()}
+        layout = topic_map.arrange(names, needs)
+        if layout.columns > self.COLUMNS:
+            mend = "drop one that another implies, or give site.css more columns"
+            raise here.error(f"prerequisites {layout.columns} deep", mend, self.NAME)
+        hue = {category: f"hue-{number % self.HUES + 1}" for number, category in enumerate(names)}
+        hue |= {topic: hue[category] for category, shelf in names.items() for topic in shelf}
+        lines = "".join(
+            f'<path class="{hue[first]}" data-line="{first} {then}" d="{path}"/>'
+            for (first, then), path in topic_map.paths(layout)
+        )
+        box = f"0 0 {topic_map.WIDTH} {layout.height * topic_map.ROW:g}"
+        bands = "".join(
+            f'<section class="map-band {hue[category]}"><h3>{escape(category)}</h3><ul>'
+            + "".join(self._box(home[t], layout.column[t], [home[n] for n in needs[t]]) for t in band)
+            + "</ul></section>"
+            for category, band in layout.bands.items()
+        )
+        return (
+            f'<div class="topic-cards map" data-columns="{layout.columns}">'
+            f'<svg aria-hidden="true" viewBox="{box}" preserveAspectRatio="none">{lines}</svg>{bands}</div>'
+        )
+
+    def _box(self, article: Page, column: int, needs: list[Page]) -> str:
+        here, totals = page(), counted([article.topic or ""])
+        proof = f"{totals['verified']}/{totals['count']} {here.say('state_verified')}"
+        titles = here.say("list_separator").join(escape(need.title) for need in needs)
+        first = f'<small class="map-needs">{here.say("needed_first")} {titles}</small>' if needs else ""
+        return (
+            f'<li class="map-column-{column + 1}{" map-needy" if needs else ""}" data-topic="{article.topic}">'
+            f'<a href="{here.to_root}{article.url}">{escape(article.title)}</a>'
+            f"<small>{here.say('minutes_short', count=metadata.minutes(article))} · "
+            f'<span class="topic-proof">{proof}</span></small>{first}'
+            f'<p class="map-about">{escape(str(article.meta.get("description", "")))}</p></li>'
+        )
 
 
 class CatalogueBlock(Listing):
@@ -137,7 +183,7 @@ class CatalogueBlock(Listing):
     def html(self) -> str:
         here = page()
         parts = [
-            f'<p class="catalogue-filter" hidden><label for="catalogue-filter">{here.say("filter")}</label> '
+            f'<p class="catalogue-filter"><label for="catalogue-filter">{here.say("filter")}</label> '
             f'<input id="catalogue-filter" type="search" placeholder="{here.say("filter_hint")}" autocomplete="off"> '
             f'<span role="status" data-template="{here.say("filter_count", count="#")}"></span></p>'
         ]

@@ -14,8 +14,8 @@ from markdown.treeprocessors import Treeprocessor
 
 from scripts.markdown.context import page
 
-CLOSING = "，。；：、！？）」』,.;:!?)"
-WORD_JOINER = "\u2060"
+CLOSING = re.compile("[，。；：、！？）」』,.;:!?)]+")
+UNBROKEN = 30  # characters of TeX that fit into one line of a phone
 KATEX = Path(__file__).with_name("katex.min.js")
 
 
@@ -29,14 +29,26 @@ class MathTreeprocessor(Treeprocessor):
             text = unescape(element.text or "").strip()  # arithmatex has escaped it
             tex = text[2:-2].strip()
             display = text.startswith(r"\[")
+            closing = CLOSING.match(element.tail or "")
+            if closing and not display and len(tex) <= UNBROKEN:
+                element = _keeping(element, closing[0])
             element.set("class", "formula-display" if display else "formula")
             element.set("data-tex", tex)
             element.set("data-search-exclude", "")
             if display:
                 element.set("tabindex", "0")
-            elif (element.tail or "")[:1] in CLOSING and element.tail:
-                element.tail = WORD_JOINER + element.tail  # a line must not begin with a full stop
             element.text = self.md.htmlStash.store(render(tex, display))
+
+
+def _keeping(element: etree.Element, closing: str) -> etree.Element:
+    """Turn a formula's element into one that also holds the punctuation after it: no line may begin
+    with that. Returns the element for the formula itself.
+    """
+    element.set("class", "formula-closed")
+    element.text = ""
+    inner = etree.SubElement(element, "span")
+    inner.tail, element.tail = closing, (element.tail or "").removeprefix(closing)
+    return inner
 
 
 def render(tex: str, display: bool) -> str:

@@ -144,7 +144,7 @@ def _table(snippet: Snippet, record: dict[str, Any]) -> str:
     )
     measured = f"<p>{lines_text}</p>" if lines["executed"] else ""  # no coverage tool looks into a JVM here
     return (
-        f'<div class="proof-body"><div class="proof-scroll" tabindex="0"><table><thead><tr>{heads}</tr></thead>'
+        f'<div class="proof-body"><div class="proof-scroll" tabindex="0"><table class="data"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>{measured}"
         f'<p>{here.say("tests_ran")} (<a href="{here.to_root}snippets/test_{snippet.topic}.py">{here.say("test")}</a>)</p>'
         f'<ul class="proof-tests" lang="en">{tests}</ul>{_changes(snippet)}'

@@ -169,7 +169,7 @@ class TableBlock(Block):
         self.caption = etree.SubElement(holder, "figcaption")
         label = etree.SubElement(self.caption, "span", {"class": "caption-number"})
         label.text = here.say("table", number=here.number("table"))
-        body = etree.SubElement(holder, "div", {"class": "measured-table"})
+        body = etree.SubElement(holder, "div", {"class": "measured-table", "tabindex": "0"})
         if rows is PENDING:
             body.text = self.md.htmlStash.store(f'<p class="pending">{here.say("pending_table")}</p>')
         else:
@@ -197,7 +197,7 @@ class TableBlock(Block):
         body = "".join(
             "<tr>" + "".join(self._cell(row[key], formats[key]) for key in columns) + "</tr>" for row in rows
         )
-        return f'<table tabindex="0"><thead><tr>{"".join(heads)}</tr></thead><tbody>{body}</tbody></table>'
+        return f'<table class="data"><thead><tr>{"".join(heads)}</tr></thead><tbody>{body}</tbody></table>'
 
     def _cell(self, value: Any, spec: str) -> str:
         if isinstance(value, str):

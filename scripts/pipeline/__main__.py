@@ -16,7 +16,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 from scripts.pipeline import check, mutants, serving, site, tasks, topic_template, translations
-from scripts.pipeline.paths import BUILD, SITE
+from scripts.pipeline.paths import ARCHIVE, BUILD, SITE, relative
+from scripts.publishing import offline
 
 
 @contextmanager
@@ -41,6 +42,13 @@ def main() -> None:
 def build() -> None:
     with alone():
         site.build()
+
+
+@main.command("zip", help="Pack site/ so that it opens from a folder.")
+def pack() -> None:
+    with alone():
+        offline.archive(ARCHIVE)
+        click.echo(f"{relative(ARCHIVE)}: {ARCHIVE.stat().st_size / 1e6:.1f} MB")
 
 
 @main.command(help="Serve both languages with live reload; long work goes on behind.")
@@ -91,6 +99,13 @@ def bench_search() -> None:
     from scripts.search import bench  # needs the browser's driver, which nothing else here does
 
     bench.run()
+
+
+@main.command(name="bench-pages", help="Lighthouse's performance of the built site, median of five runs.")
+def bench_pages() -> None:
+    from scripts.publishing import lighthouse
+
+    lighthouse.bench()
 
 
 @main.command(help="Remove everything that was generated.")

@@ -156,6 +156,24 @@ def anatomy() -> Faults:
             )
 
 
+def prerequisites_are_topics() -> Faults:
+    """What an article needs first is an article, and needs nothing that needs it."""
+    for language in LANGUAGES:
+        articles = {page.topic: page for page in pages(language) if page.topic}
+        needs = {topic: page.meta.get("prerequisites") or [] for topic, page in articles.items()}
+        for topic, page in articles.items():
+            line = line_of(page.path, "prerequisites:")
+            for need in needs[topic]:
+                if need not in articles:
+                    mend = f"topics: {', '.join(articles)}"
+                    yield ContentError(page.path, f"needs the unknown topic {need!r}", mend, line)
+            before = set(needs[topic])
+            while more := {n for need in before for n in needs.get(need, ())} - before:
+                before |= more
+            if topic in before:
+                yield ContentError(page.path, "needs itself, by way of its prerequisites", "drop one", line)
+
+
 def headings_have_ids() -> Faults:
     for page in _every_page():
         for section in page.sections:
@@ -249,6 +267,7 @@ def topics_are_complete() -> Faults:
 
 Extract = Callable[[Page], list[str]]
 PARITY: dict[str, Extract] = {
+    "prerequisites": lambda p: p.meta.get("prerequisites") or [],
     "heading ids": lambda p: [f"{'#' * s.level} {s.id}" for s in p.sections if s.level > 1],
     "snippets": lambda p: [n.name for n in p.blocks("snippet")],
     "figures": lambda p: [n.name for n in p.blocks("figure")],
@@ -298,6 +317,7 @@ RULES: list[Callable[[], Faults]] = [
     no_orphans,
     summaries_given,
     anatomy,
+    prerequisites_are_topics,
     headings_have_ids,
     references_cited,
     terms_at_first_use,

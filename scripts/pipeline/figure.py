@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import io
 import warnings
@@ -133,18 +134,20 @@ def bare(axes: Axes, frame: bool = False) -> None:
 
 
 def _font_family() -> list[str]:
-    """Noto Sans SC from the zhplot package (Open Font License), so that no system font matters."""
-    from importlib.util import find_spec
-
     from matplotlib import font_manager
 
-    spec = find_spec("zhplot")
+    path = str(font_file())
+    if not any(entry.fname == path for entry in font_manager.fontManager.ttflist):
+        font_manager.fontManager.addfont(path)
+    return ["Noto Sans SC"]
+
+
+def font_file() -> Path:
+    """Noto Sans SC from the zhplot package (Open Font License), so that no system font matters."""
+    spec = importlib.util.find_spec("zhplot")
     if spec is None or spec.origin is None:
         raise ContentError("requirements.txt", "the package zhplot is missing", "run make setup")
-    for path in sorted(Path(spec.origin).parent.rglob("*.[to]tf")):
-        if not any(entry.fname == str(path) for entry in font_manager.fontManager.ttflist):
-            font_manager.fontManager.addfont(str(path))
-    return ["Noto Sans SC"]
+    return next(Path(spec.origin).parent.rglob("NotoSansSC*.ttf"))
 
 
 def module_path(topic: str) -> Path:

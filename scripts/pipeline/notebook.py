@@ -152,6 +152,8 @@ def lighten(html: str) -> str:
         code["tabindex"] = "0"
         code["role"] = "group"
         code["aria-label"] = f"In [{number}]"
+    for output in soup.select(".jp-OutputArea-output pre"):
+        output["tabindex"] = "0"
     for image in soup.select("img"):
         image["loading"] = "lazy"
     return str(soup)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from scripts.pipeline.paths import DOCS, LANGUAGES, ContentError, topics
+from scripts.pipeline.paths import CONFIGS, DOCS, LANGUAGES, ContentError, topics
 
 HEADING = re.compile(r"^(#{1,6})\s+(.*?)(?:\s+\{[^}]*#([\w-]+)[^}]*\})?\s*$")
 BLOCK = re.compile(r"^\s*/{3,}\s*([a-z]+)(?:\s*\|\s*(.*?))?\s*$")
@@ -178,6 +178,25 @@ def page_pairs() -> list[tuple[Page, Page]]:
 
 def article(topic: str, language: str) -> Page | None:
     return next((p for p in pages(language) if p.topic == topic), None)
+
+
+class _Config(yaml.SafeLoader):
+    """Reads a generator's configuration without minding its own tags."""
+
+
+_Config.add_multi_constructor("!", lambda loader, suffix, node: None)
+
+
+def shelves(language: str) -> dict[str, list[Page]]:
+    """The articles by category, under its name and in its order in the navigation."""
+    config = yaml.load(CONFIGS[language].read_text(encoding="utf-8"), _Config)
+    by_name = {f"{page.name}.md": page for page in pages(language) if page.topic}
+    found: dict[str, list[Page]] = {}
+    for entry in config["nav"]:
+        for title, names in entry.items():
+            if articles := [by_name[name] for name in names if name in by_name]:
+                found[title] = articles
+    return found
 
 
 def summaries(language: str) -> dict[str, str]:

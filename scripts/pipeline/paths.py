@@ -13,6 +13,7 @@ SCRIPTS = ROOT / "scripts"
 TESTS = ROOT / "tests"
 DOCS = ROOT / "docs"
 SITE = ROOT / "site"
+ARCHIVE = ROOT / "proven-dl.zip"
 BUILD = ROOT / ".build"
 
 LANGUAGES = ("zh", "en")

@@ -33,6 +33,7 @@ from scripts.pipeline.paths import (
     TESTS,
     ContentError,
 )
+from scripts.publishing.finish import share
 
 SERVED = BUILD / "serve"
 SOURCES = (SNIPPETS, SCRIPTS, TESTS / "snippets")  # what results are made from
@@ -97,7 +98,7 @@ class Preview:
                 self.seen[language] = now
                 self._render(language)
         try:
-            site.finish(SERVED)
+            share(SERVED)
         except click.ClickException as error:
             error.show()
 

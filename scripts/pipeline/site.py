@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -12,27 +11,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
-from scripts.pipeline import check, evidence, exports, figure, mutants, notebook, tasks, translations
-from scripts.pipeline.pages import article, pages, summaries
+from scripts.pipeline import check, evidence, figure, notebook, tasks, translations
+from scripts.pipeline.pages import pages
 from scripts.pipeline.paths import (
     BUILD,
     CONFIGS,
     DOCS,
     LANGUAGES,
-    ROOT,
     SITE,
     THEMES,
     ContentError,
     relative,
     topics,
-    writing,
 )
-from scripts.pipeline.source import all_snippets, files_of, snippets_of
+from scripts.pipeline.source import all_snippets, files_of
 from scripts.pipeline.words import line_of
+from scripts.publishing import card
+from scripts.publishing.finish import finish
 
 ASIDE = BUILD / "site"
 
@@ -53,6 +51,9 @@ def generated_files(language: str) -> Iterator[tuple[str, Path]]:
     assets = DOCS / "assets"
     for path in sorted(p for p in assets.rglob("*") if p.is_file()):
         yield f"assets/{path.relative_to(assets).as_posix()}", path
+    for page in pages(language):
+        if (path := card.card_path(page)).is_file():
+            yield f"cards/{page.name}.png", path
     for topic in topics():
         yield from ((relative(path), path) for path in files_of(topic))
         yield f"snippets/test_{topic}.py", evidence.test_file(topic)
@@ -158,65 +159,13 @@ def _located(message: str, language: str) -> str:
     return message.splitlines()[0]
 
 
-def root_url() -> str:
-    """Where the site will be published, with a slash at the end."""
-    from mkdocs.config import load_config
-
-    return str(load_config(str(CONFIGS["zh"])).extra["root_url"]).rstrip("/") + "/"
-
-
-def finish(target: Path) -> None:
-    """What belongs to both languages: the root page, its 404 page, the record for other tools."""
-    for path in sorted((DOCS / "root").iterdir()):
-        text = path.read_text(encoding="utf-8")
-        # A host shows its 404 page at any depth, so its links start at the root of the host.
-        writing(target / path.name, text.replace("__ROOT__", urlsplit(root_url()).path))
-    writing(target / "snippets.json", json.dumps(catalogue(), indent=1, ensure_ascii=False) + "\n")
-    writing(target / "llms.txt", exports.llms_txt())
-    writing(target / "proven-dl.code-snippets", exports.editor_snippets())
-    writing(target / "snippets.zip", exports.modules_zip())
-    writing(target / ".nojekyll", "")
-    for licence in ("LICENSE",):
-        writing(target / licence, (ROOT / licence).read_bytes())
-
-
-def catalogue() -> dict[str, Any]:
-    """Every snippet with its source, its stand-alone form, its pages and its evidence."""
-    entries = []
-    for topic in topics():
-        homes = {language: article(topic, language) for language in LANGUAGES}
-        record = evidence.load(topic)
-        for snippet in snippets_of(topic):
-            found = evidence.standing(snippet)
-            entries.append(
-                {
-                    "name": snippet.qualified,
-                    "signature": snippet.signature,
-                    "summary": {
-                        language: summaries(language).get(snippet.qualified, "") for language in LANGUAGES
-                    },
-                    "source": snippet.source,
-                    "stand_alone": snippet.stand_alone,
-                    "hash": snippet.hash,
-                    "pages": {
-                        language: f"{language}/{home.url}#code-{snippet.name}"
-                        for language, home in homes.items()
-                        if home
-                    },
-                    "evidence": {
-                        "state": found.state,
-                        "reason": found.reason,
-                        **found.record,
-                        "mutants": mutants.standing(snippet),
-                        **{
-                            key: record[key]
-                            for key in ("versions", "python", "commit", "date")
-                            if found.record
-                        },
-                    },
-                }
-            )
-    return {"snippets": entries}
+def assemble(target: Path) -> None:
+    """Render both languages and make them one site; the same bytes from the same sources and results."""
+    shutil.rmtree(target, ignore_errors=True)
+    for number, language in enumerate(LANGUAGES, 1):
+        click.echo(f"[{number}/{len(LANGUAGES)}] rendering {language}")
+        render(language, target)
+    finish(target)
 
 
 def swap(target: Path) -> None:
@@ -234,13 +183,7 @@ def build() -> None:
     for section in translations.refresh():
         click.echo(f"recorded as in step in both languages: {section}")
     prepare(publishing=True)
-    shutil.rmtree(ASIDE, ignore_errors=True)
-    for number, language in enumerate(LANGUAGES, 1):
-        click.echo(f"[{number}/{len(LANGUAGES)}] rendering {language}")
-        render(language, ASIDE)
-        for page in pages(language):
-            writing(ASIDE / language / f"{page.name}.md", exports.markdown_twin(page))
-    finish(ASIDE)
+    assemble(ASIDE)
     swap(ASIDE)
     count = sum(p.is_file() for p in SITE.rglob("*"))
     click.echo(f"site/ is complete: {count} files, {sum(len(pages(la)) for la in LANGUAGES)} pages")

@@ -24,6 +24,7 @@ from doit.reporter import ConsoleReporter
 from doit.tools import config_changed
 
 from scripts.pipeline import evidence, experiment, figure, notebook
+from scripts.pipeline.pages import pages
 from scripts.pipeline.paths import (
     BUILD,
     LANGUAGES,
@@ -36,6 +37,7 @@ from scripts.pipeline.paths import (
     topics,
 )
 from scripts.pipeline.source import behaviour_hash, files_of, snippets_of
+from scripts.publishing import card
 
 Task = dict[str, Any]
 
@@ -134,6 +136,23 @@ def task_notebook() -> Iterator[Task]:
             }
 
 
+def task_card() -> Iterator[Task]:
+    """Draw the picture that goes with links to each page."""
+    for language in LANGUAGES:
+        for page in pages(language):
+            shown = f"{page.title} {page.meta.get('description')} {_text_hash(SCRIPTS / 'publishing' / 'card.py')}"
+            yield {
+                "name": f"{language}.{page.name}",
+                "actions": [(_draw_card, [language, page.name])],
+                "targets": [relative(card.card_path(page))],
+                "uptodate": [config_changed(shown)],
+            }
+
+
+def _draw_card(language: str, name: str) -> None:
+    card.draw(next(page for page in pages(language) if page.name == name))
+
+
 def task_evidence() -> Iterator[Task]:
     """Run each topic's tests and keep what they showed."""
     shared = [TESTS / "snippets" / "conftest.py"]
@@ -217,7 +236,7 @@ def run(*selected: str, keep_going: bool = False, always: bool = False) -> bool:
         "par_type": "process",
         "continue": keep_going,
         "always": always,
-        "default_tasks": ["evidence", "figure", "notebook", "experiment"],
+        "default_tasks": ["evidence", "figure", "notebook", "experiment", "card"],
     }
     loader = ModuleTaskLoader(sys.modules[__name__])
     status: Callable[..., int] = DoitMain(loader, extra_config={"GLOBAL": options}).run

@@ -37,7 +37,7 @@ STOP = frozenset(STOP_WORDS.split())
 
 def normal(text: str) -> str:
     """One form of all ways to write the same: width, case, accents."""
-    decomposed = unicodedata.normalize("NFKD", text.replace("\u200b", "").replace("\u2060", ""))
+    decomposed = unicodedata.normalize("NFKD", text.replace("\u200b", ""))
     return "".join(c for c in decomposed if not unicodedata.category(c).startswith("M")).lower()
 
 

@@ -41,6 +41,21 @@ FAULTS: dict[str, Fault] = {
         ZH,
         "'dilated_convolution.output_siz'",
     ),
+    "an unknown prerequisite": (
+        lambda p: both(p, "prerequisites: []", "prerequisites: [calculus]"),
+        ZH,
+        "needs the unknown topic 'calculus'",
+    ),
+    "topics that need each other": (
+        lambda p: both(p, "prerequisites: []", "prerequisites: [spatial_pyramid_pooling]"),
+        ZH,
+        "needs itself",
+    ),
+    "other prerequisites in the other language": (
+        lambda p: p.edit(EN, "prerequisites: []", "prerequisites: [upsampling]"),
+        ZH,
+        "prerequisites differ",
+    ),
     "code typed into a page": (
         lambda p: append_to_both(p, "\n```python\nprint(1)\n```\n"),
         ZH,

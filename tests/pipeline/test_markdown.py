@@ -137,7 +137,9 @@ def test_a_formula_is_set_with_mathml_and_keeps_its_source(page):
     assert inline.get("data-tex") == "\\sum_{i<n} x_i"
     assert display.get("class") == "formula-display"
     assert tree.xpath("//*[local-name()='math']")
-    assert inline.tail.startswith("\u2060。"), "a line must not begin with a full stop"
+    closed = inline.getparent()
+    assert closed.get("class") == "formula-closed", "a line must not begin with a full stop"
+    assert inline.tail == "。"
 
 
 def test_a_term_leads_to_the_glossary(page):

@@ -64,9 +64,7 @@ def copied(browser: Any, site_url: str) -> dict[tuple[str, str], tuple[str, str]
                         continue
                     view.evaluate("navigator.clipboard.writeText('nothing copied')")
                     button.click()
-                    view.wait_for_function(
-                        "document.getElementById('site-status').textContent !== ''", timeout=5000
-                    )
+                    view.locator("#site-status:not(:empty)").wait_for(state="attached", timeout=5000)
                     texts[kind] = view.evaluate("navigator.clipboard.readText()")
                     view.evaluate("document.getElementById('site-status').textContent = ''")
                 whole = texts["standalone"]

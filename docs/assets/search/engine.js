@@ -120,7 +120,7 @@ const ProvenSearch = (function () {
   // --- Words, as scripts/search/words.py makes them ----------------------------------------
 
   function normal(text) {
-    return [...text.normalize("NFKD").replace(/[\p{M}\u200b\u2060]/gu, "").toLowerCase()]
+    return [...text.normalize("NFKD").replace(/[\p{M}\u200b]/gu, "").toLowerCase()]
       .map((c) => simple.get(c) || c).join("");
   }
 

@@ -1,0 +1,1 @@
+"""What a rendered site goes through before it is published, in plain Python on plain files."""
