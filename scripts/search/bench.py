@@ -48,7 +48,7 @@ def run() -> None:
         for engine, (ask, prepare) in asking.items():
             click.echo(f"asking {engine} {len(wanted)} questions")
             with served(prepare()) as root:
-                context = browser.new_context(viewport={"width": 1280, "height": 900})
+                context = browser.new_context(service_workers="block", viewport={"width": 1280, "height": 900})
                 answers[engine] = list(ask(context, root, wanted))
                 context.close()
                 cost[engine] = fetched(browser, root, ask) | times(answers[engine])
@@ -84,7 +84,7 @@ def times(answers: list[measure.Answer]) -> dict[str, float]:
 def fetched(browser: Any, root: str, ask: Callable[..., Iterator[measure.Answer]]) -> dict[str, float]:
     """Kilobytes fetched for search, compressed: before the reader turns to it, and for one Chinese query."""
     sizes: list[int] = []
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = browser.new_context(service_workers="block", viewport={"width": 1280, "height": 900})
 
     def note(response: Any) -> None:
         if "search" in response.url or "pagefind" in response.url:
@@ -113,7 +113,9 @@ def with_material() -> Path:
     theme = BENCH / "theme"
     shutil.rmtree(target, ignore_errors=True)
     shutil.rmtree(theme, ignore_errors=True)
-    shutil.copytree(SCRIPTS / "theme", theme, ignore=shutil.ignore_patterns("header.html", "search.html"))
+    # Not ours: what replaces the theme's search, or leaves out the script that drives it.
+    replaced = shutil.ignore_patterns("main.html", "header.html", "search.html", "palette.html", "javascripts")
+    shutil.copytree(SCRIPTS / "theme", theme, ignore=replaced)
     os.environ["PROVEN_PIPELINE"] = "1"
     for language, path in CONFIGS.items():
         ours = load_config(str(path))
