@@ -121,7 +121,7 @@ def exact_noise(x, t, centers=(-1.0, 1.0), spread=0.1):
 
 steps = 25  # change me
 times = [*sampling_timesteps(steps).tolist(), -1]
-figure, axes = plt.subplots(1, 2, figsize=(6, 2.3), sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(5.5, 2.1), sharey=True)
 for axis, eta in zip(axes, (0.0, 1.0), strict=True):
     x, generator = torch.linspace(-2, 2, 6), torch.Generator().manual_seed(0)
     path = [x]
