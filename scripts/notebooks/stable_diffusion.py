@@ -105,7 +105,7 @@ plt.show()
 # %% [markdown] lang="en"
 # ## 3. Diffusion without a network
 #
-# The data are two heaps, half of them around −1, half around +1. The best prediction of the noise can be
+# The data form two clusters, half of them around −1, half around +1. The best prediction of the noise can be
 # computed, so that one sees nothing but the sampler. With η = 0 the start decides the end; with η = 1 a
 # path may change its mind on the way.
 
@@ -137,14 +137,14 @@ plt.show()
 # %% [markdown] lang="zh"
 # ## 4. 引导把样本推到哪里
 #
-# 「提示词」说的是 +1 那一堆，宽度为 0.5；没有提示词时，均值为 −1。系数加大，样本的均值就按 −1 + 2s 走过头，
+# 「提示词」说的是 +1 那一堆，宽度为 0.5；没有提示词时，均值为 −1。系数加大，样本的均值就按 −1 + 2s 左右走过头，
 # 并不停在 +1。
 
 # %% [markdown] lang="en"
 # ## 4. Where guidance pushes
 #
 # The "prompt" stands for data around +1 of spread 0.5; without it, the mean is −1. As the scale grows, the
-# mean of the samples follows −1 + 2 s and does not stop at +1.
+# mean of the samples goes to about −1 + 2 s and does not stop at +1.
 
 # %%
 for scale in (0.0, 1.0, 2.0, 7.5):  # change me
