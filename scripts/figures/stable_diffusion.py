@@ -267,7 +267,7 @@ def steps_and_quality(canvas: Canvas, trajectories: dict[str, Any], training: di
         color=colors.muted,
     )
     left.set(xscale="log", yscale="log")
-    left.set_title(canvas.say(zh="平面上的玩具，噪声精确", en="toy in the plane, exact noise"))
+    left.set_title(canvas.say(zh="平面上的五簇点，噪声精确", en="five clusters, exact noise"))
     left.set_ylabel(canvas.say(zh="到数据的距离", en="distance to the data"))
     right.set_xscale("log")
     right.set_ylim(0, 1.05)
@@ -339,7 +339,7 @@ def brightness_kept(canvas: Canvas, brightness: dict[str, Any]) -> Figure:
     axes.set_ylim(0, 1.08)
     axes.set_xlabel(canvas.say(zh="潜变量的边长", en="side of the latents"))
     axes.set_ylabel(
-        canvas.say(zh="平均亮度的标准差\n留下几成", en="share of the spread of\nmean brightness kept")
+        canvas.say(zh="平均亮度的标准差保留比例", en="share of the spread of\nmean brightness kept")
     )
     return fig
 
