@@ -856,7 +856,7 @@ def kfold_threshold(
     the highest of those with the best accuracy. Report the accuracies' mean, and their
     standard deviation over the square root of folds.
     Raises ValueError as `roc` does, or for folds outside 2 to N.
-    Source: Huang et al. 2007 (LFW), section 4.2: ten folds, 6,000 pairs.
+    Source: Huang et al. 2007 (LFW): ten folds, 6,000 pairs.
 
     Example:
         >>> import torch

@@ -83,10 +83,14 @@ noisy = landmarks + torch.randn(5, 2, generator=torch.Generator().manual_seed(0)
 found = align_face(scene, noisy)
 
 
+plt.rcParams["figure.dpi"] = 72
+gray = plt.get_cmap("gray", 16)  # few shades and whole pixels keep the pictures small
+
+
 def show(images, titles, points=()):
-    _, axes = plt.subplots(1, len(images), figsize=(2.2 * len(images), 2.5))
+    _, axes = plt.subplots(1, len(images), figsize=(2.0 * len(images), 2.3))
     for index, (axis, image, title) in enumerate(zip(axes, images, titles, strict=True)):
-        axis.imshow(image[0], cmap="gray", vmin=0, vmax=1)
+        axis.imshow(image[0], cmap=gray, vmin=0, vmax=1, interpolation="nearest")
         if index < len(points):
             axis.plot(*points[index].T, "r+")
         axis.set_title(title, fontsize=9)
@@ -157,7 +161,7 @@ heads = {
     "CosFace": CosFace(2, 2, scale=1),
     "ArcFace": ArcFace(2, 2, scale=1, margin=margin),
 }
-plt.figure(figsize=(6, 3))
+plt.figure(figsize=(5.5, 2.8))
 plt.plot(theta.rad2deg(), theta.cos(), label="softmax")
 for name, head in heads.items():
     head.weight.data = torch.eye(2)
