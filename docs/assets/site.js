@@ -93,6 +93,33 @@ function standAlone(block) {
   return [...block.querySelector("template[data-standalone]").content.childNodes].map(text).join("");
 }
 
+// A line of code has an address, #code-NAME-LINE; an anchor in each line would cost a page 4 KB.
+function toLine() {
+  const [, name, number] = /^#(code-.+)-(\d+)$/.exec(decodeURIComponent(location.hash)) || [];
+  const code = document.getElementById(name)?.querySelector("pre code");
+  const line = code?.textContent.split("\n")[number - 1];
+  CSS.highlights?.delete("line");
+  if (!line) return;
+  const start = code.textContent.split("\n").slice(0, number - 1).join("\n").length + (number > 1);
+  const range = new Range();
+  const texts = document.createTreeWalker(code, NodeFilter.SHOW_TEXT);
+  for (let at = 0; texts.nextNode(); at += texts.currentNode.length) {
+    const inside = (place) => place >= at && place <= at + texts.currentNode.length;
+    if (inside(start)) range.setStart(texts.currentNode, start - at);
+    if (inside(start + line.length)) {
+      range.setEnd(texts.currentNode, start + line.length - at);
+      break;
+    }
+  }
+  CSS.highlights?.set("line", new Highlight(range));
+  const holder = code.parentElement;
+  holder.scrollIntoView({ block: "start" });
+  holder.scrollTop += range.getBoundingClientRect().top - holder.getBoundingClientRect().top - holder.clientHeight / 3;
+  scrollBy(0, range.getBoundingClientRect().top - innerHeight / 3);
+}
+addEventListener("hashchange", toLine);
+toLine();
+
 // The clipboard interface exists only on secure origins; this works on plain ones and on files.
 function copyBySelection(text) {
   const area = document.createElement("textarea");

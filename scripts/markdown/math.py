@@ -16,6 +16,7 @@ from scripts.markdown.context import page
 
 CLOSING = re.compile("[，。；：、！？）」』,.;:!?)]+")
 UNBROKEN = 30  # characters of TeX that fit into one line of a phone
+SOURCE = re.compile(r"<annotation.*?</annotation>|</?semantics>", re.DOTALL)  # data-tex holds it, too
 KATEX = Path(__file__).with_name("katex.min.js")
 
 
@@ -70,7 +71,7 @@ def render(tex: str, display: bool) -> str:
 def _render(tex: str, display: bool) -> str:
     options = {"displayMode": display, "throwOnError": True, "strict": "error", "output": "htmlAndMathml"}
     html: str = _katex().eval(f"katex.renderToString({json.dumps(tex)}, {json.dumps(options)})")
-    return html
+    return SOURCE.sub("", html)
 
 
 @lru_cache(maxsize=1)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from html import escape
+from itertools import groupby
 from typing import Any
 
 from scripts.markdown.context import page
@@ -97,11 +99,23 @@ def _changes(snippet: Snippet) -> str:
         return f'<p>{noticed}</p><ul class="proof-changes" lang="en">{rows}</ul>'
     if not entry["survivors"]:
         return f"<p>{noticed}</p>"
+    for_a_reason = defaultdict(list)
+    for survivor in entry["survivors"]:
+        for_a_reason[survivor["reason"]].append(survivor["change"])
     rows = "".join(
-        f"<li>{_change(survivor['change'])}<br>{escape(survivor['reason']) or here.say('change_unexplained')}</li>"
-        for survivor in entry["survivors"]
+        f"<li>{'<br>'.join(_changed_lines(changes))}<br>{escape(reason) or here.say('change_unexplained')}</li>"
+        for reason, changes in for_a_reason.items()
     )
     return f'<p>{noticed}{here.say("changes_unnoticed")}</p><ul class="proof-changes" lang="en">{rows}</ul>'
+
+
+def _changed_lines(changes: list[str]) -> list[str]:
+    """Changes of one and the same line one after another: the line once, then what it became."""
+    shown = []
+    for old, group in groupby(changes, key=lambda change: re.findall("^-.*", change, re.MULTILINE)):
+        new = (line for change in group for line in change.splitlines() if not line.startswith("-"))
+        shown.append(_change("\n".join([*old, *new])))
+    return shown
 
 
 def _change(change: str) -> str:

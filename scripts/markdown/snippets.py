@@ -98,11 +98,11 @@ def _copies(snippet: Snippet) -> str:
 
 
 def _highlight(snippet: Snippet, lines: list[int]) -> str:
-    """Coloured code whose text content is the source, byte for byte; each line is an anchor."""
-    formatter = HtmlFormatter(cssclass="highlight", wrapcode=True, linespans=anchor(snippet), hl_lines=lines)
+    """Coloured code whose text content is the source, byte for byte; site.js makes each line an anchor."""
+    formatter = HtmlFormatter(cssclass="highlight", wrapcode=True, hl_lines=lines)
     lexer = get_lexer_by_name(snippet.language, stripnl=False, ensurenl=False)
-    # Names and spaces look like any text of a block: a third of its weight for nothing.
-    html = re.sub(r'<span class="[nw]">([^<]*)</span>', r"\1", highlight(snippet.source, lexer, formatter))
+    # Names, spaces and signs look like any text of a block: half of its weight for nothing.
+    html = re.sub(r'<span class="[nopw]">([^<]*)</span>', r"\1", highlight(snippet.source, lexer, formatter))
     label = escape(page().say("code_of", name=snippet.name))
     return html.replace(
         "<pre><span></span><code>", f'<pre tabindex="0" role="group" aria-label="{label}"><code>', 1

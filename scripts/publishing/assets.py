@@ -35,6 +35,8 @@ def one_sheet(folder: Path, pages: Collection[str], last_rules: str) -> None:
     scripts = [path.read_text(encoding="utf-8") for path in ours]
     scripts += {script for page in pages for script in inline_scripts(page)}
     used = set().union(*map(styles.words_of, pages), *map(styles.words_in_script, scripts))
+    # Material's script, which is not here, set that class for browsers without the pseudo-class.
+    whole = whole.replace(".focus-visible", ":focus-visible")
     sheet = styles.purged(whole + last_rules, used)
     sheet = fonts.lighten(folder / "assets", sheet, pages)
     (folder / SHEET).write_text(sheet, encoding="utf-8")

@@ -50,7 +50,7 @@ def lighten(folder: Path, sheet: str, pages: Iterable[str]) -> str:
 def subset(font: Path, signs: Iterable[str]) -> bytes:
     """The font as WOFF2 with these characters only; the same input gives the same bytes."""
     face = TTFont(font, recalcTimestamp=False)
-    subsetter = Subsetter(Options(hinting=False, notdef_outline=True))
+    subsetter = Subsetter(Options(hinting=False, notdef_outline=True, name_IDs=[]))
     subsetter.populate(text="".join(sorted(signs)))
     subsetter.subset(face)
     face.flavor = "woff2"

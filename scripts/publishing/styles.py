@@ -15,9 +15,10 @@ NESTING = {"media", "supports", "layer", "container"}
 
 
 def words_of(html: str) -> set[str]:
-    """Every class, id and attribute value of a page: what selectors can ask for."""
-    values = [value for tag in tags(html) for value in tag.attributes.values() if value]
-    return {word for value in values for word in (*value.split(), value)}
+    """Every element's name, class, id and attribute value of a page: what selectors can ask for."""
+    found = tags(html)
+    values = [value for tag in found for value in tag.attributes.values() if value]
+    return {tag.name for tag in found} | {word for value in values for word in (*value.split(), value)}
 
 
 def words_in_script(script: str) -> set[str]:
@@ -31,7 +32,7 @@ def moved(sheet: str, folder: Path) -> str:
 
 
 def purged(sheet: str, used: set[str]) -> str:
-    """The style sheet with only those selectors whose classes, ids and attribute values are all in `used`."""
+    """The style sheet with only those selectors whose elements, classes, ids and attribute values are all in `used`."""
 
     def asked_for(rule: QualifiedRule) -> bool:
         selectors = [part for part in _selectors(rule.prelude) if _applies(part, used)]
@@ -99,7 +100,7 @@ def _applies(selector: list[Node], used: set[str]) -> bool:
     """Whether what it names is used; inside :is(), :not() and the like nothing is asked."""
     before = None
     for node in selector:
-        named = node.type == "hash" or (node.type == "ident" and before == ".")
+        named = node.type == "hash" or (node.type == "ident" and before != ":")
         if named and node.value not in used:
             return False
         if node.type == "[] block" and any(value not in used for value in _values_asked(node.content)):
