@@ -41,7 +41,7 @@ def without_inline_styles(html: str, rules: dict[str, str]) -> str:
         text = STYLE.sub("", text, count=1)
         if not style:
             return text
-        classes = " ".join(_class_of(*part.split(":", 1), rules) for part in style.split(";"))
+        classes = " ".join(_class_of(part, rules) for part in style.split(";"))
         if "class" in tag.attributes:
             return re.sub(r"""(\sclass=["'])""", rf"\g<1>{classes} ", text, count=1)
         return re.sub(r"(/?>)$", rf' class="{classes}"\1', text)
@@ -49,13 +49,13 @@ def without_inline_styles(html: str, rules: dict[str, str]) -> str:
     return retag(html, change)
 
 
-def _class_of(key: str, value: str, rules: dict[str, str]) -> str:
+def _class_of(declaration: str, rules: dict[str, str]) -> str:
     """The class of one declaration, named by it: `ih77` for `height: 0.7719em`.
 
     KaTeX's lengths are kept to hundredths of an em, less than a tenth of a pixel off: hundreds of them
     are otherwise all different, and every reader has to fetch them.
     """
-    key, value = key.strip(), value.strip()
+    key, value = (part.strip() for part in declaration.split(":", 1))
     if length := re.fullmatch(r"(-?[\d.]+)em", value):
         hundredths = round(100 * float(length[1]))
         value, said = f"{hundredths / 100:g}em", str(hundredths)

@@ -8,7 +8,7 @@ from lxml import html
 
 from scripts.markdown.context import PageContext, rendering
 from scripts.markdown.proof import error_text, least_flattering
-from scripts.pipeline import experiment
+from scripts.pipeline import experiment, mutants
 from scripts.pipeline.paths import ContentError
 from scripts.pipeline.source import find_snippet
 
@@ -123,10 +123,24 @@ def test_the_text_of_a_block_is_the_source_byte_for_byte(page):
     )
 
 
-def test_lines_are_anchors_and_can_be_highlighted(page):
+def test_a_reason_is_said_once_with_every_change_it_explains(page):
+    def repeated(name):
+        reasons = [survivor["reason"] for survivor in mutants.load()[name]["survivors"]]
+        return len(reasons) - len(set(reasons))
+
+    name = max(mutants.load(), key=repeated)
+    survivors = mutants.load()[name]["survivors"]
+    assert repeated(name) > 0
+    items = page(f"/// snippet | {name}\n///\n").xpath("//ul[@class='proof-changes']/li")
+    assert sorted(item.xpath("text()")[-1] for item in items) == sorted({each["reason"] for each in survivors})
+    shown = [code.text for item in items for code in item.iter("code")]
+    changed = [line for each in survivors for line in each["change"].splitlines() if line.startswith("+")]
+    assert sorted(line for line in shown if line.startswith("+")) == sorted(changed)
+
+
+def test_lines_can_be_highlighted(page):
     tree = page("/// snippet | dilated_convolution.effective_kernel_size\n    lines: 1 3-4\n///\n")
     assert len(tree.xpath("//span[@class='hll']")) == 3
-    assert tree.xpath("//span[@id='code-effective_kernel_size-2']")
     with pytest.raises(ContentError, match="line 99 is asked for"):
         page("/// snippet | dilated_convolution.effective_kernel_size\n    lines: 99\n///\n")
 

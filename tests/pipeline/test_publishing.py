@@ -44,7 +44,8 @@ def test_a_style_sheet_keeps_what_a_page_can_use(sheet, kept):
 
 
 def test_what_a_page_can_use_is_every_class_id_and_value():
-    assert styles.words_of('<p class="a b" id=c><i data-x="d e" hidden>f</i>') == {"p", "i", "a", "b", "a b", "c", "d", "e", "d e"}
+    page = '<p class="a b" id=c><i data-x="d e" hidden>f</i>'
+    assert styles.words_of(page) == {"p", "i", "a", "b", "a b", "c", "d", "e", "d e"}
     assert {"md-top", "hidden"} <= styles.words_in_script("x.classList.add('md-top'); x.hidden = 1")
 
 

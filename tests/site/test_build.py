@@ -116,14 +116,15 @@ def test_assets_are_named_by_their_content(site):
 
 def test_inline_styles_become_classes_that_outrank_the_style_sheet():
     rules = {}
-    page = (
-        '<p style="color: red; top: 1px">a</p><p class="b" style="color: red; top: 1px">a<br style=""/></p>'
-    )
+    page = '<p style="color: red; top: -0.1249em;">a</p><p class="b" style="color: red">a<br style=""/></p>'
     text = policy.without_inline_styles(page, rules)
-    ((name, declarations),) = rules.items()
-    assert text == f'<p class="{name}">a</p><p class="{name} b">a<br/></p>'
-    assert declarations == "color: red!important;top: 1px!important"
-    assert policy.style_sheet(rules) == f".{name}{{{declarations}}}\n"
+    assert text == '<p class="icred it-12">a</p><p class="icred b">a<br/></p>'
+    assert policy.style_sheet(rules) == ".icred{color:red!important}\n.it-12{top:-0.12em!important}\n"
+
+
+def test_two_styles_never_share_a_class():
+    with pytest.raises(ValueError, match="ic1"):
+        policy.without_inline_styles('<p style="cursor: 1"></p><p style="color: 1"></p>', {})
 
 
 def test_a_policy_names_the_scripts_of_its_page_and_no_data():

@@ -19,6 +19,7 @@ from scripts.pipeline.source import find_snippet
 
 pytestmark = pytest.mark.browser
 
+ARTICLE = "en/computer-vision/dilated-convolution/"
 COPIES = ("snippet", "standalone")
 
 # Runs a file the way a reader would: alone, elsewhere, with torch and numpy only.
@@ -199,3 +200,21 @@ def test_a_block_reads_well_without_javascript(browser, site_url):
     assert view.locator(".katex-mathml").count() > 20
     assert view.locator("figure.drawn img").first.is_visible()
     context.close()
+
+
+@pytest.mark.parametrize("number", [1, 3, 12])
+def test_a_line_of_code_has_an_address(page: Any, site_url: str, number: int) -> None:
+    """#code-NAME-LINE marks that line and brings it into view, on arrival and on the page itself."""
+    snippet = find_snippet("dilated_convolution.dilated_conv2d")
+    assert snippet is not None
+    marked = "() => [...CSS.highlights.get('line') ?? []].map(String)"
+    above = "() => [...CSS.highlights.get('line')][0].getBoundingClientRect().top"
+    page.goto(f"{site_url}{ARTICLE}#code-dilated_conv2d-{number}")
+    assert page.evaluate(marked) == [snippet.source.splitlines()[number - 1]]
+    assert 0 < page.evaluate(above) < 900
+    page.evaluate("location.hash = 'code-dilated_conv2d-2'")
+    page.wait_for_timeout(100)
+    assert page.evaluate(marked) == [snippet.source.splitlines()[1]]
+    page.evaluate("location.hash = 'code-dilated_conv2d-9999'")
+    page.wait_for_timeout(100)
+    assert page.evaluate(marked) == []
