@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise, permutations
 
 BAND_GAP = 0.25  # rows between two bands; `.map-band` has the same
-GUTTERS = 0.3  # of the width; shared by the columns, as `.map ul` has it
+GUTTERS = 0.2  # of the width; shared by the columns, as `.map ul` has it
 WIDTH, ROW = 1000, 100  # units of the drawing: its whole width, and the height of a row
 PERMUTED = 5  # so many bands can still be tried in every order
 
