@@ -142,7 +142,9 @@ def lighten(html: str) -> str:
     from bs4 import BeautifulSoup, Comment
 
     soup = BeautifulSoup(html, "html.parser")
-    for element in soup.select("style, script, .zeroclipboard-container, .jp-Collapser, .anchor-link"):
+    # What copied a cell is gone, and so is the text it copied, a second copy of the cell.
+    gone = "style, script, .zeroclipboard-container, .clipboard-copy-txt, .jp-Collapser, .anchor-link"
+    for element in soup.select(gone):
         element.decompose()
     for comment in soup.find_all(string=lambda text: isinstance(text, Comment)):
         comment.extract()
