@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from lxml import html
 
 from scripts.pipeline.paths import LANGUAGES, topics
 
@@ -24,6 +25,16 @@ def test_a_notebook_page_is_light(site, language, slug):
     assert text.count("<style") <= 1, "shared styles belong in the site's style sheet"
     assert "mathjax" not in text.lower()
     assert "cdn" not in text.lower()
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_tested_code_is_shown_once(site, language, slug):
+    folder = site / language / "notebooks" / slug
+    cells = json.loads((folder / f"{slug}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = max(("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"), key=len)
+    page = html.fromstring((folder / "index.html").read_text(encoding="utf-8"))
+    assert page.text_content().count(code) == 1
 
 
 @pytest.mark.parametrize("slug", SLUGS)
