@@ -95,12 +95,13 @@ function standAlone(block) {
 
 // A line of code has an address, #code-NAME-LINE; an anchor in each line would cost a page 4 KB.
 function toLine() {
-  const [, name, number] = /^#(code-.+)-(\d+)$/.exec(decodeURIComponent(location.hash)) || [];
+  const [, name, number] = /^#(code-.+)-([1-9]\d*)$/.exec(location.hash) || [];
   const code = document.getElementById(name)?.querySelector("pre code");
-  const line = code?.textContent.split("\n")[number - 1];
+  const lines = code ? code.textContent.split("\n").slice(0, number) : [];
   CSS.highlights?.delete("line");
-  if (!line) return;
-  const start = code.textContent.split("\n").slice(0, number - 1).join("\n").length + (number > 1);
+  if (lines.length !== Number(number)) return;
+  const line = lines.pop();
+  const start = lines.map((before) => before + "\n").join("").length;
   const range = new Range();
   const texts = document.createTreeWalker(code, NodeFilter.SHOW_TEXT);
   for (let at = 0; texts.nextNode(); at += texts.currentNode.length) {

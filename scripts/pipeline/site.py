@@ -117,6 +117,22 @@ def _warnings() -> Iterator[list[str]]:
         logger.removeHandler(handler)
 
 
+@contextmanager
+def within_pipeline(preview: bool = False) -> Iterator[None]:
+    """While MkDocs runs in this process: its hooks take what is there and bring nothing up to date."""
+    said = {"PROVEN_PIPELINE": "1", "PROVEN_PREVIEW": "1" if preview else "0"}
+    before = {name: os.environ.get(name) for name in said}
+    os.environ.update(said)
+    try:
+        yield
+    finally:  # plain `mkdocs build`, started from here later, has to prepare again
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def render(language: str, target: Path, preview: bool = False) -> None:
     """Render one language into `target/<language>`.
 
@@ -127,9 +143,7 @@ def render(language: str, target: Path, preview: bool = False) -> None:
     from mkdocs.config import load_config
     from mkdocs.exceptions import Abort
 
-    os.environ["PROVEN_PIPELINE"] = "1"
-    os.environ["PROVEN_PREVIEW"] = "1" if preview else "0"
-    with _warnings() as seen:
+    with within_pipeline(preview), _warnings() as seen:
         try:
             # Not strict: all warnings are gathered and told at once, each in our own form.
             config = load_config(str(CONFIGS[language]), site_dir=str(target / language), strict=False)

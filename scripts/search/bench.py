@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 import click
 
+from scripts.pipeline import site
 from scripts.pipeline.browser import CHROMIUM, FLAGS, served
 from scripts.pipeline.paths import BUILD, CONFIGS, LANGUAGES, SCRIPTS, SITE, ContentError
 from scripts.search import measure, report
@@ -116,7 +116,6 @@ def with_material() -> Path:
     # Not ours: what replaces the theme's search, or leaves out the script that drives it.
     replaced = shutil.ignore_patterns("main.html", "header.html", "search.html", "palette.html", "javascripts")
     shutil.copytree(SCRIPTS / "theme", theme, ignore=replaced)
-    os.environ["PROVEN_PIPELINE"] = "1"
     for language, path in CONFIGS.items():
         ours = load_config(str(path))
         jupyter = {"mkdocs-jupyter": {"execute": False, "include": ["*.ipynb"]}}
@@ -134,8 +133,9 @@ def with_material() -> Path:
                 "features": [],
             },
         )
-        config.plugins.on_startup(command="build", dirty=False)
-        build(config)
+        with site.within_pipeline():
+            config.plugins.on_startup(command="build", dirty=False)
+            build(config)
     return target
 
 

@@ -19,7 +19,7 @@ from scripts.pipeline.source import find_snippet
 
 pytestmark = pytest.mark.browser
 
-ARTICLE = "en/computer-vision/dilated-convolution/"
+ARTICLE = "computer-vision/dilated-convolution/"
 COPIES = ("snippet", "standalone")
 
 # Runs a file the way a reader would: alone, elsewhere, with torch and numpy only.
@@ -182,7 +182,7 @@ def test_the_harness_catches_a_wrong_example_and_a_project_import(tmp_path):
 @pytest.mark.parametrize("kind", ["snippet", "standalone"])
 @pytest.mark.parametrize(("language", "told"), [("zh", "已复制"), ("en", "Copied")])
 def test_buttons_work_by_keyboard_and_tell_screen_readers(page, site_url, kind, language, told):
-    page.goto(f"{site_url}{language}/computer-vision/dilated-convolution/")
+    page.goto(f"{site_url}{language}/{ARTICLE}")
     page.locator(f'button[data-copy="{kind}"]').first.focus()
     page.keyboard.press("Enter")
     status = page.locator("#site-status[role=status]")
@@ -193,7 +193,7 @@ def test_buttons_work_by_keyboard_and_tell_screen_readers(page, site_url, kind, 
 def test_a_block_reads_well_without_javascript(browser, site_url):
     context = browser.new_context(java_script_enabled=False)
     view = context.new_page()
-    view.goto(f"{site_url}en/computer-vision/dilated-convolution/")
+    view.goto(f"{site_url}en/{ARTICLE}")
     block = view.locator('[data-snippet="dilated_convolution.effective_kernel_size"]')
     assert "def effective_kernel_size" in block.inner_text()
     assert not block.locator(".snippet-copies").is_visible(), "buttons that cannot work are not shown"
@@ -209,7 +209,7 @@ def test_a_line_of_code_has_an_address(page: Any, site_url: str, number: int) ->
     assert snippet is not None
     marked = "() => [...CSS.highlights.get('line') ?? []].map(String)"
     above = "() => [...CSS.highlights.get('line')][0].getBoundingClientRect().top"
-    page.goto(f"{site_url}{ARTICLE}#code-dilated_conv2d-{number}")
+    page.goto(f"{site_url}en/{ARTICLE}#code-dilated_conv2d-{number}")
     assert page.evaluate(marked) == [snippet.source.splitlines()[number - 1]]
     assert 0 < page.evaluate(above) < 900
     page.evaluate("location.hash = 'code-dilated_conv2d-2'")
@@ -218,3 +218,10 @@ def test_a_line_of_code_has_an_address(page: Any, site_url: str, number: int) ->
     page.evaluate("location.hash = 'code-dilated_conv2d-9999'")
     page.wait_for_timeout(100)
     assert page.evaluate(marked) == []
+
+
+@pytest.mark.parametrize("place", ["%E0%A4", "code-nothing-1", "code-dilated_conv2d-0"])
+def test_an_address_of_no_line_does_no_harm(page: Any, site_url: str, place: str) -> None:
+    page.goto(f"{site_url}en/{ARTICLE}#{place}")
+    page.locator('button[data-copy="snippet"]').first.click()
+    page.locator("button.copied").wait_for()
