@@ -8,10 +8,12 @@ small however long the articles are.
 from __future__ import annotations
 
 import json
+import os
 import re
 from bisect import bisect
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,7 @@ from scripts.pipeline.words import glossary
 from scripts.search.records import Found, Record, read
 from scripts.search.words import HAN, STOP, counted, segmenter, squeezed, words
 
-DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
-LEVELS = ("", "+", "*")  # how often a word stands on a page: once, less than eight times, more often
+MOST_SHARED = 25  # a word shares at most so many characters with the one before it: one capital letter
 
 
 def write(site: Path, language: str) -> None:
@@ -75,12 +76,8 @@ def build(found: list[Found], language: str, cut: jieba.Tokenizer | None = None)
         ],
         "stop": " ".join(sorted(STOP)),
         "words": front_coded(vocabulary),
-        "places": ",".join(
-            "".join(
-                DIGITS[page] + LEVELS[level(count[word])]
-                for page, count in enumerate(counts)
-                if word in count
-            )
+        "places": "".join(
+            places([(page, level(count[word])) for page, count in enumerate(counts) if word in count])
             for word in vocabulary
         ),
     }
@@ -148,19 +145,27 @@ def page_words(found: list[Found], cut: jieba.Tokenizer) -> list[dict[str, int]]
 
 
 def level(count: int) -> int:
+    """How often a word stands on a page: once, less than eight times, more often."""
     return bisect([2, 8], count)
 
 
+def places(on: list[tuple[int, int]]) -> str:
+    """A character for each page of a word: pages passed over, level, and whether it is the word's first."""
+    before = [-1, *(page for page, _ in on)]
+    return "".join(
+        chr(ord("#") + 6 * (page - last - 1) + 2 * level + (last < 0))
+        for last, (page, level) in zip(before, on, strict=False)
+    )
+
+
 def front_coded(vocabulary: list[str]) -> str:
-    """Sorted words, each as the length it shares with the one before and what follows."""
-    coded, last = [], ""
+    """Sorted words, each as the length it shares with the one before (A is 0), and what follows."""
+    coded, last = "", ""
     for word in vocabulary:
-        shared = 0
-        while shared < min(len(word), len(last), len(DIGITS) - 1) and word[shared] == last[shared]:
-            shared += 1
-        coded.append(DIGITS[shared] + word[shared:])
+        shared = len(os.path.commonprefix([word, last])[:MOST_SHARED])
+        coded += chr(ord("A") + shared) + word[shared:]
         last = word
-    return "\n".join(coded)
+    return coded
 
 
 @lru_cache
@@ -174,9 +179,19 @@ def simplified(text: str) -> str:
 
 
 def characters(site_words: str) -> dict[str, str]:
-    """What is needed when a query has an unknown word: how characters sound, and their simplified forms."""
+    """What is needed when a query has an unknown word: how characters sound, and their simplified forms.
+
+    GB 2312 lists the common characters by their sound, and a browser can read it. So it is enough to
+    say where in that list each `sound` begins, and how the `other` characters of the site are read.
+    """
     known = set(re.findall(f"[{HAN}]", site_words))
-    return {"pinyin": pinyin_table(known), "simplified": simplified_table(known)}
+    return {
+        "sounds": " ".join(sound + next(group) for sound, group in groupby(common(), key=reading)),
+        "others": " ".join(
+            sound + "".join(group) for sound, group in groupby(sorted(known - set(common()), key=reading), key=reading)
+        ),
+        "simplified": simplified_table(known),
+    }
 
 
 def simplified_table(known: set[str]) -> str:
@@ -188,12 +203,13 @@ def simplified_table(known: set[str]) -> str:
     )
 
 
-def pinyin_table(known: set[str]) -> str:
-    """Syllables with their characters, `ji机积…`: the common ones, and all that occur on the site."""
-    common = bytes(b for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) for b in (high, low))
-    syllables: dict[str, list[str]] = {}
-    for character in sorted(known | set(common.decode("gb2312", errors="ignore"))):
-        reading = pypinyin.lazy_pinyin(character)[0]
-        if re.fullmatch("[a-z]+", reading):
-            syllables.setdefault(reading, []).append(character)
-    return " ".join(syllable + "".join(found) for syllable, found in sorted(syllables.items()))
+@lru_cache
+def common() -> str:
+    """The 3755 characters of GB 2312's first level."""
+    coded = bytes(b for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF) for b in (high, low))
+    return coded.decode("gb2312", errors="ignore")
+
+
+def reading(character: str) -> str:
+    """Pinyin without tones."""
+    return pypinyin.lazy_pinyin(character)[0]

@@ -119,7 +119,8 @@ def hand_down(records: list[Record], topic: str, introduced: dict[str, str]) -> 
     """Give a page's other names, and all names of its terms, to the part of the page they belong to.
 
     That is the section or snippet that bears one of them, else the section that introduces the term. What is
-    left stays with the page: as its names if they are like its title, else as names of what is in it.
+    left stays with the page: as its names if they are like its title, or terms of its summary, else as names of
+    what is in it.
     """
     page = records[0]
     mine = [term for term in glossary().values() if term.topic == topic]
@@ -130,9 +131,13 @@ def hand_down(records: list[Record], topic: str, introduced: dict[str, str]) -> 
     groups = [(term.words, at.get(introduced.get(term.id, ""))) for term in mine]
     for names, home in [*groups, *(([name], None) for name in page.names)]:
         keys = {squeezed(name) for name in names}
-        if not keys & own and (place := _bearing(names, records) or home):
+        if keys & own:
+            continue
+        if place := _bearing(names, records) or home:
             place.names += [name for name in names if name not in place.names]
             page.names = [name for name in page.names if name not in names]
+        elif names in terms:
+            own |= keys
     page.loose = [name for name in page.names if squeezed(name) not in own and not alike(name, page.title)]
     page.names = [name for name in page.names if name not in page.loose]
 
@@ -175,8 +180,14 @@ def _frames(part: str, whole: str) -> bool:
 
 
 def alike(name: str, title: str) -> bool:
-    """Whether most of a name's characters stand in the title too: 分割评价指标 and 语义分割指标."""
+    """Whether most of a name's characters stand in the title too, or it spells the title out.
+
+    So are 分割评价指标 and 语义分割指标, detection transformer and DETR.
+    """
     letters = squeezed(name)
+    if re.fullmatch("(?=.*[A-Z]{2})[A-Za-z]+", title) and name.isascii():
+        remaining = iter(letters)
+        return letters[0] == title[0].lower() and all(letter in remaining for letter in title.lower())
     return sum(letter in squeezed(title) for letter in letters) > 0.6 * len(letters)
 
 

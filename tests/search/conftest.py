@@ -28,6 +28,15 @@ function ask(language, query) {
 """
 
 
+# What every browser has and QuickJS lacks.
+DECODER = """
+class TextDecoder {
+  constructor(encoding) { if (encoding !== "gb2312") throw new RangeError(encoding); }
+  decode(bytes) { return decodeHex(Array.from(bytes, (byte) => byte.toString(16)).join("")); }
+}
+"""
+
+
 class Engine:
     """Loads what the engine asks for, as the box does."""
 
@@ -35,6 +44,8 @@ class Engine:
         self.files = files
         self.loaded: list[str] = []
         self.context = quickjs.Context()
+        self.context.add_callable("decodeHex", lambda coded: bytes.fromhex(coded).decode("gb18030"))
+        self.context.eval(DECODER)
         self.context.eval((DOCS / "assets" / "search" / "engine.js").read_text(encoding="utf-8"))
         self.context.eval(ASK)
 

@@ -155,6 +155,13 @@ def test_terms_reach_the_section_whose_heading_bears_one_of_their_names():
     assert unrelated.names == mistake.names == []
 
 
+def test_what_spells_a_title_out_is_its_name_as_is_a_term_of_its_summary():
+    page = Record("1", "", "DETR", ["detection transformer", "set prediction", "目标检测", "DETR"])
+    hand_down([page, Record("2", "tldr", "一句话")], "detr", {"object-detection": "tldr"})
+    assert page.names == ["detection transformer", "目标检测", "DETR"]
+    assert page.loose == ["set prediction"]
+
+
 def test_a_heading_that_is_a_term_itself_bears_no_other():
     whole = Record("3", "iou", "平均交并比", hidden="Mean IoU")
     page = Record("1", "", "语义分割指标", ["Semantic segmentation metrics"])
@@ -168,12 +175,14 @@ def test_rows_of_numbers_are_not_text():
     assert bare("流\u200b ¶") == "流", "a heading of one character is one"
 
 
-def test_every_character_of_the_site_has_a_reading(found, site):
-    table = index.characters(index.build(found["zh"], "zh")["words"])["pinyin"]
-    for language in LANGUAGES:
-        built = index.build(found[language], language)
-        assert set(re.findall(f"[{words.HAN}]", built["words"])) <= set(table)
-    assert re.search(r"\bji[^ ]*积", table)
+def test_the_engine_reads_every_character_of_the_site_and_every_common_one(found, engine):
+    engine.ask("zh", "kongdongjuanji")
+    wanted = index.common() + "".join(
+        set(re.findall(f"[{words.HAN}]", "".join(index.build(found[la], la)["words"] for la in LANGUAGES)))
+    )
+    sounds = engine.call(f"[...{json.dumps(wanted)}].map(ProvenSearch.spell)")
+    assert len(index.common()) == 3755
+    assert sounds == [index.reading(character) for character in wanted]
 
 
 def test_without_the_segmenter_the_goals_are_missed(site, found, engine):

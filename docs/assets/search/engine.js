@@ -5,9 +5,8 @@
 const ProvenSearch = (function () {
   const HAN = /[\u3400-\u4dbf\u4e00-\u9fff]/;
   const RUN = /[\u3400-\u4dbf\u4e00-\u9fff]+|[a-z0-9_]+(?:\.[a-z0-9_]+)*/g;
-  const DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
   const LEAST = 0.42; // share of a query, by weight, that a result has to hold
-  const PAGES_READ = 5; // pages whose texts are read for one query
+  const PAGES_READ = 4; // pages whose texts are read for one query
   const books = {};
   let readings = null; // character → syllable, loaded when a word is not known
   const simple = new Map(); // traditional character → simplified, loaded with them
@@ -15,34 +14,48 @@ const ProvenSearch = (function () {
   // --- Loading -----------------------------------------------------------------------------
 
   function add(data) {
-    if (data.pinyin) {
-      readings = decodePinyin(data.pinyin);
+    if (data.sounds) {
+      readings = decodeSounds(data);
       for (let i = 0; i < data.simplified.length; i += 2) simple.set(data.simplified[i], data.simplified[i + 1]);
     } else if (data.texts) books[data.language].pages[data.page].loaded(data);
     else books[data.language] = book(data);
   }
 
-  function decodePinyin(table) {
+  // GB 2312 lists the common characters by their sound: the data say where each sound begins.
+  function decodeSounds({ sounds, others }) {
+    const bytes = [];
+    for (let high = 0xb0; high < 0xd8; high++) for (let low = 0xa1; low < 0xff; low++) bytes.push(high, low);
+    const begins = new Map(sounds.split(" ").map((entry) => [entry.slice(-1), entry.slice(0, -1)]));
     const found = new Map();
-    for (const group of table.split(" ")) {
-      const syllable = group.match(/^[a-z]+/)[0];
-      for (const character of group.slice(syllable.length)) found.set(character, syllable);
+    let sound = "";
+    for (const character of new TextDecoder("gb2312").decode(new Uint8Array(bytes))) {
+      sound = begins.get(character) || sound;
+      found.set(character, sound);
+    }
+    for (const [, other, characters] of others.matchAll(/([a-z]+)([^a-z ]+)/g)) {
+      for (const character of characters) found.set(character, other);
     }
     return found;
   }
 
   function book(data) {
     const words = new Map(); // word → Map(page → level)
-    let last = "";
-    const places = data.places.split(",");
-    data.words.split("\n").forEach(function (coded, number) {
-      last = last.slice(0, DIGITS.indexOf(coded[0])) + coded.slice(1);
-      const on = new Map();
-      for (const [, page, level] of places[number].matchAll(/([^+*])([+*]?)/g)) {
-        on.set(DIGITS.indexOf(page), ["", "+", "*"].indexOf(level));
+    const vocabulary = [];
+    for (const coded of data.words.match(/[A-Z][^A-Z]*/g)) {
+      const last = vocabulary[vocabulary.length - 1] || "";
+      vocabulary.push(last.slice(0, coded.charCodeAt(0) - 65) + coded.slice(1));
+    }
+    let page = -1;
+    let on = null;
+    for (const character of data.places) {
+      const code = character.codePointAt(0) - 35;
+      if (code % 2) {
+        page = -1;
+        words.set(vocabulary[words.size], on = new Map());
       }
-      words.set(last, on);
-    });
+      page += 1 + Math.floor(code / 6);
+      on.set(page, (code >> 1) % 3);
+    }
     const stop = new Set(data.stop.split(" "));
     const pairs = new Set(); // two characters that stand together in a word
     for (const word of words.keys()) {
@@ -56,14 +69,22 @@ const ProvenSearch = (function () {
       return pageOf(made, page, number);
     });
     const terms = new Map();
-    for (const page of made.pages) for (const record of page.records) if (record.kind === "t") terms.set(`#${record.id}`, record);
+    const homes = new Map(); // a term's name → the page that explains it
+    for (const page of made.pages) {
+      for (const record of page.records.filter((r) => r.kind === "t")) {
+        terms.set(`#${record.id}`, record);
+        for (const word of [record.title, ...record.names]) homes.set(squeezed(normal(word)), record.home);
+      }
+    }
     for (const page of made.pages) {
       for (const record of page.records) {
         record.names = record.names.flatMap((other) => (terms.has(other) ? [terms.get(other).title, ...terms.get(other).names] : other));
         if (/[1t]/.test(record.kind)) {
           for (const word of [record.title, ...record.names, ...record.loose]) made.terms.add(squeezed(normal(word)));
         }
-        name(made, record.title, record, 1);
+        // A heading may be a term that another article explains: 位置编码 in DETR's code.
+        record.guest = /[2-4]/.test(record.kind) && ![undefined, page.number].includes(homes.get(squeezed(record.label)));
+        name(made, record.title, record, record.guest ? 0.8 : 1);
         if (/[2-4]/.test(record.kind)) name(made, record.id.replace(/-/g, " "), record, 0.95);
         for (const other of record.names) name(made, other, record, record.kind === "1" ? 0.9 : 0.95);
         for (const other of record.loose) name(made, other, record, 0.3);
@@ -421,7 +442,7 @@ const ProvenSearch = (function () {
       }
     }
     const order = [...best].sort((a, b) => b[1] - a[1]).slice(0, PAGES_READ);
-    const ranked = order.filter(([, score]) => score > 0.15 * order[0][1]);
+    const ranked = order.filter(([, score]) => score > 0.22 * order[0][1]);
     const need = ranked.filter(([page]) => !page.ready).map(([page]) => ({ language, page: page.number }));
     if (need.length) return { need };
     const records = ranked.flatMap(([page, score]) => page.records.map((record) => ({ record, pageScore: score })));
@@ -488,7 +509,7 @@ const ProvenSearch = (function () {
     return kept;
   }
 
-  function pageScore(owner, page, { tokens, whole, named }) {
+  function pageScore(owner, page, { tokens, whole, named, key }) {
     let score = 0;
     let seen = 0;
     for (const token of tokens) {
@@ -514,7 +535,9 @@ const ProvenSearch = (function () {
     for (const [record, how] of named) {
       if (record.page === page) bonus = Math.max(bonus, how.score * (record.kind === "1" ? 1.15 : 1));
     }
-    const text = coverage >= LEAST ? score * coverage * coverage : 0;
+    const self = named.get(page.records[0]);
+    // 线性注意力一定更快吗 names the page, whatever the other words.
+    const text = coverage >= (self && key.includes(self.name) ? 0.6 * LEAST : LEAST) ? score * coverage * coverage : 0;
     return (text + (bonus > 0.4 || text ? 8 * bonus : 0)) * (page.kind === "a" ? 1 : 0.6);
   }
 
@@ -589,7 +612,7 @@ const ProvenSearch = (function () {
       if (phrase && squeezed(record.plainTitle).includes(phrase)) value *= 1.6;
       const how = named.get(record);
       if (how) value += 26 * how.score * how.score;
-      if (value > 0 && /[2-4]/.test(record.kind)) {
+      if (value > 0 && /[2-4]/.test(record.kind) && !record.guest) {
         value += coverage * coverage * 12 * sharedTitle(record, tokens, raw, said);
       }
       if (record.id === "choosing" && WHICH.test(raw)) value += 80 * titled * titled / (total * total);
@@ -610,7 +633,7 @@ const ProvenSearch = (function () {
       let sum = 0;
       for (const [word, weight] of options) {
         const inTitle = count(record.plainTitle, record.inTitle, word);
-        const inNames = record.kind === "1" || record.kind === "t" ? count(record.called, record.inNames, word) : 0;
+        const inNames = /[1-4t]/.test(record.kind) ? count(record.called, record.inNames, word) : 0;
         let value = inTitle ? 3.6 / (1 + 0.15 * Math.max(0, record.plainTitle.length / (HAN.test(word) ? 2.5 : 7) - 1)) : 0;
         if (inNames) value = Math.max(value, 2);
         if (!titleOnly) {
@@ -751,6 +774,6 @@ const ProvenSearch = (function () {
     return [...new Set([...near.slice(0, 2).map((n) => n[1]), ...articles])].slice(0, 10);
   }
 
-  return { add, search, excerpt, hits, suggestions, books, normal };
+  return { add, search, excerpt, hits, suggestions, books, normal, spell };
 })();
 if (typeof globalThis !== "undefined") globalThis.ProvenSearch = ProvenSearch;
