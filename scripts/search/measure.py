@@ -157,7 +157,7 @@ def type_text(page: Any, session: Any, text: str) -> None:
 
 def ask_ours(context: Any, root: str, wanted: list[Query]) -> Iterator[Answer]:
     """Type each query into the site's own box, on one page of its language."""
-    for language in LANGUAGES:
+    for language in dict.fromkeys(query.language for query in wanted):
         page, session = opened(context, root, language)
         page.evaluate(
             """() => {
@@ -178,7 +178,7 @@ def ask_ours(context: Any, root: str, wanted: list[Query]) -> Iterator[Answer]:
 
 def ask_material(context: Any, root: str, wanted: list[Query]) -> Iterator[Answer]:
     """Type each query into the theme's own box. A result offers its page and the first section under it."""
-    for language in LANGUAGES:
+    for language in dict.fromkeys(query.language for query in wanted):
         page, session = opened(context, root, language)
         page.keyboard.press("/")
         page.wait_for_timeout(1500)
@@ -208,7 +208,7 @@ def ask_material(context: Any, root: str, wanted: list[Query]) -> Iterator[Answe
 
 def ask_pagefind(context: Any, root: str, wanted: list[Query]) -> Iterator[Answer]:
     """Ask Pagefind's own interface. A result offers its page and the section with the most hits."""
-    for language in LANGUAGES:
+    for language in dict.fromkeys(query.language for query in wanted):
         page = context.new_page()
         page.goto(f"{root}{language}/")
         for query in (q for q in wanted if q.language == language):

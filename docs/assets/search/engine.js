@@ -229,7 +229,8 @@ const ProvenSearch = (function () {
     const single = token.text.length === 1;
     const most = !single ? 0.9 : alone ? 1 : 0.5;
     for (const word of owner.sorted) {
-      if (word.includes(token.text)) token.options.set(word, most * Math.sqrt(token.text.length / word.length));
+      // One character alone most likely means the term that has it: 头 in 多头注意力, rather than in 从头.
+      if (word.includes(token.text)) token.options.set(word, alone && owner.terms.has(word) ? most : most * Math.sqrt(token.text.length / word.length));
       else if (token.text.length > 2 && word.length > 1 && token.text.includes(word)) token.options.set(word, 0.6 * word.length / token.text.length);
     }
     if (!single || alone) token.options.set(token.text, most);
