@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-import time
+import threading
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -84,13 +84,13 @@ def test_nothing_jumps_while_a_page_loads_and_is_read(browser, site_url, address
     assert shift <= 0.01
 
 
-def bad(folder, lost=(), slow=()):
-    """A server that loses or delays files whose path contains one of these parts."""
+def bad(folder, lost=(), held=(), release=None):
+    """A server that loses files whose path contains one of these parts; others wait until `release` is set."""
 
     class Bad(Host):
         def do_GET(self):  # noqa: N802  (the library's name)
-            if any(part in self.path for part in slow):
-                time.sleep(2)
+            if any(part in self.path for part in held):
+                release.wait()
             if any(part in self.path for part in lost):
                 self.send_response(404)
                 self.end_headers()
@@ -122,11 +122,18 @@ def test_a_page_can_be_read_when_files_are_missing(browser, site, language, lost
 
 
 def test_a_page_can_be_read_before_slow_files_arrive(browser, site):
-    with bad(site, slow=["/javascripts/", "/figures/", "/search/", "site.js"]) as url:
+    wanted, release = [], threading.Event()
+    with bad(site, held=[".js", "/figures/"], release=release) as url:
         context = browser.new_context()
         view = context.new_page()
-        view.goto(f"{url}en/computer-vision/dilated-convolution/", wait_until="commit")
-        view.locator("article h2").first.wait_for(timeout=1500)
+        view.on("request", lambda request: wanted.append(request.url))
+        try:
+            view.goto(f"{url}en/computer-vision/dilated-convolution/", wait_until="commit")
+            view.locator("article h2").first.wait_for()
+            readable(view)
+            assert any(".js" in address for address in wanted), "no script was waited for"
+        finally:
+            release.set()
         context.close()
 
 
