@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.pipeline import gates
-from scripts.pipeline.paths import BUILD, ROOT, TESTS, ContentError, relative, writing
+from scripts.pipeline.paths import BUILD, ROOT, TESTS, ContentError, read_json, relative, writing
 from scripts.pipeline.snippet import Snippet
 from scripts.pipeline.source import snippets_of
 
@@ -129,7 +129,7 @@ def _evidence(
     return {
         "topic": topic,
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in sorted(libraries)},
+        "versions": {name: version(name) for name in sorted(libraries)},
         "commit": _git("rev-parse", "--short", "HEAD"),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "snippets": {s.name: _about(s, seen, coverage["files"].get(relative(s.path), {})) for s in tested},
@@ -146,7 +146,7 @@ DISTRIBUTIONS = {
 
 
 @lru_cache
-def _version(library: str) -> str:
+def version(library: str) -> str:
     return metadata.version(DISTRIBUTIONS.get(library, library))
 
 
@@ -218,8 +218,7 @@ class Standing:
 
 
 def load(topic: str) -> dict[str, Any]:
-    file = path(topic)
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_json(path(topic)) or {}
 
 
 def standing(snippet: Snippet) -> Standing:

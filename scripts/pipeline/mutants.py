@@ -17,7 +17,7 @@ import click
 import yaml
 
 from scripts.pipeline import evidence, mutation
-from scripts.pipeline.paths import TESTS, ContentError, relative, topics, writing
+from scripts.pipeline.paths import TESTS, ContentError, read_json, relative, topics, writing
 from scripts.pipeline.snippet import Snippet
 from scripts.pipeline.source import all_snippets, behaviour, closure, snippets_of
 from scripts.pipeline.words import line_of
@@ -30,7 +30,7 @@ Entry = dict[str, Any]
 
 
 def load() -> dict[str, Entry]:
-    return json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
+    return read_json(RECORD) or {}
 
 
 def reasons() -> dict[str, list[dict[str, str]]]:
@@ -83,7 +83,7 @@ def share_caught(entry: Entry) -> float:
 
 def run() -> list[ContentError]:
     """Mutate what has changed since it was last mutated; a fault for each bug that no test notices."""
-    record = load()
+    record = dict(load())
     for topic in topics():
         if due := [snippet for snippet in mutable(topic) if standing(snippet) is None]:
             record |= _mutate(topic, due)

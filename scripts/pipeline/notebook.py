@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from scripts.pipeline.paths import BUILD, LANGUAGES, SCRIPTS, ContentError, writing
+from scripts.pipeline.paths import BUILD, LANGUAGES, SCRIPTS, ContentError, read_json, writing
 from scripts.pipeline.source import read_module, stand_alone
 
 NOTEBOOKS = BUILD / "pages"
@@ -21,6 +21,13 @@ def source_path(topic: str) -> Path:
 
 def output_path(topic: str, language: str) -> Path:
     return NOTEBOOKS / language / "notebooks" / f"{topic.replace('_', '-')}.ipynb"
+
+
+def title(topic: str, language: str) -> str:
+    """The first heading of a built notebook; empty while there is none."""
+    made = read_json(output_path(topic, language)) or {"cells": []}
+    lines = (line for cell in made["cells"] for line in "".join(cell["source"]).splitlines())
+    return next((line.removeprefix("# ") for line in lines if line.startswith("# ")), "")
 
 
 def build(topic: str) -> None:
@@ -87,7 +94,7 @@ def self_contained(path: Path, source: str) -> str:
             names = [alias.name for alias in node.names]
             if unknown := [name for name in names if name not in module.definitions]:
                 raise ContentError(path, f"unknown snippet {node.module}.{unknown[0]}", "correct the import")
-            lines[node.lineno - 1 : node.end_lineno] = stand_alone(module, names).rstrip().splitlines()
+            lines[node.lineno - 1 : node.end_lineno] = stand_alone(module, *names).rstrip().splitlines()
     return "\n".join(lines)
 
 

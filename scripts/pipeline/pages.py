@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,11 +65,20 @@ class Page:
         return "" if self.name == "index" else self.name.removesuffix("/index") + "/"
 
     @property
+    def outline(self) -> tuple[object, ...]:
+        """What other pages show of this one: front matter, headings, summaries of snippets."""
+        return self.meta, [(s.id, s.title) for s in self.sections], self.summaries
+
+    @property
     def title(self) -> str:
         return str(self.meta.get("title", self.name))
 
-    def prose(self) -> Iterator[tuple[int, str]]:
+    @cached_property
+    def prose(self) -> tuple[tuple[int, str], ...]:
         """Numbered lines outside fences."""
+        return tuple(self._outside_fences())
+
+    def _outside_fences(self) -> Iterator[tuple[int, str]]:
         fence = ""
         for number, line in enumerate(self.lines, self.offset + 1):
             found = FENCE.match(line)
@@ -93,10 +102,26 @@ class Page:
         return found
 
     def blocks(self, kind: str) -> list[Named]:
-        return [Named(m[2] or "", n) for n, line in self.prose() if (m := BLOCK.match(line)) and m[1] == kind]
+        return [name for found, name in self._all_blocks if found == kind]
+
+    @cached_property
+    def _all_blocks(self) -> list[tuple[str, Named]]:
+        return [(m[1], Named(m[2] or "", n)) for n, line in self.prose if (m := BLOCK.match(line))]
+
+    @cached_property
+    def summaries(self) -> dict[str, str]:
+        """What each snippet shown here does: the option `summary` of its block."""
+        found: dict[str, str] = {}
+        for block in self.blocks("snippet"):
+            for line in self.lines[block.line - self.offset :]:
+                if not line.startswith("    "):
+                    break
+                if option := re.match(r"\s{4}summary:\s*(.+)", line):
+                    found[block.name] = option[1].strip().strip("\"'")
+        return found
 
     def _named(self, pattern: re.Pattern[str], group: int = 1) -> list[Named]:
-        return [Named(m[group], n) for n, line in self.prose() for m in pattern.finditer(line)]
+        return [Named(m[group], n) for n, line in self.prose for m in pattern.finditer(line)]
 
     @property
     def values(self) -> list[Named]:
@@ -113,7 +138,7 @@ class Page:
 
     def running_text(self) -> Iterator[tuple[int, str]]:
         """Prose without headings, blocks' options and captions' markers."""
-        for number, line in self.prose():
+        for number, line in self.prose:
             if not (HEADING.match(line) or BLOCK.match(line) or line.startswith("    ")):
                 yield number, line
 
@@ -127,13 +152,13 @@ class Page:
 
     @property
     def formulas(self) -> list[str]:
-        body = "\n".join(re.sub(r"`[^`]*`", "", line) for _, line in self.prose())
+        body = "\n".join(re.sub(r"`[^`]*`", "", line) for _, line in self.prose)
         return [re.sub(r"\s+", " ", (m[1] or m[2]).strip()) for m in FORMULA.finditer(body)]
 
     @property
     def sections(self) -> list[Section]:
         """Headings with the text under each, up to the next heading."""
-        heads = [(n, m) for n, line in self.prose() if (m := HEADING.match(line))]
+        heads = [(n, m) for n, line in self.prose if (m := HEADING.match(line))]
         ends = [n for n, _ in heads[1:]] + [self.offset + len(self.lines) + 1]
         return [
             Section(
@@ -187,12 +212,17 @@ class _Config(yaml.SafeLoader):
 _Config.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
+@lru_cache(maxsize=8)
+def _nav(config: Path, changed: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.load(config.read_text(encoding="utf-8"), _Config)["nav"]
+    return found
+
+
 def shelves(language: str) -> dict[str, list[Page]]:
     """The articles by category, under its name and in its order in the navigation."""
-    config = yaml.load(CONFIGS[language].read_text(encoding="utf-8"), _Config)
     by_name = {f"{page.name}.md": page for page in pages(language) if page.topic}
     found: dict[str, list[Page]] = {}
-    for entry in config["nav"]:
+    for entry in _nav(CONFIGS[language], CONFIGS[language].stat().st_mtime_ns):
         for title, names in entry.items():
             if articles := [by_name[name] for name in names if name in by_name]:
                 found[title] = articles
@@ -200,13 +230,5 @@ def shelves(language: str) -> dict[str, list[Page]]:
 
 
 def summaries(language: str) -> dict[str, str]:
-    """What each snippet does, in the words of the block that shows it: its option `summary`."""
-    found: dict[str, str] = {}
-    for page in pages(language):
-        for block in page.blocks("snippet"):
-            for line in page.lines[block.line - page.offset :]:
-                if not line.startswith("    "):
-                    break
-                if option := re.match(r"\s{4}summary:\s*(.+)", line):
-                    found[block.name] = option[1].strip().strip("\"'")
-    return found
+    """What each snippet does, in the words of the block that shows it."""
+    return {name: words for page in pages(language) for name, words in page.summaries.items()}

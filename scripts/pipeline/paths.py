@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -44,6 +47,16 @@ def relative(path: Path) -> str:
 def topics() -> list[str]:
     """Names of all topics, from the modules readers copy."""
     return sorted(p.stem for p in SNIPPETS.glob("[!_]*.py"))
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds, read again only when it has changed; None if there is no file. Not to be altered."""
+    return _read(path, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, changed: int) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def writing(path: Path, content: str | bytes) -> bool:

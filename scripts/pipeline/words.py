@@ -32,6 +32,15 @@ class Term:
         return [*self.names.values(), *(a for lang in LANGUAGES for a in self.aliases[lang])]
 
 
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, read again only when it has changed.
+
+    Raises:
+        ContentError: it is not YAML.
+    """
+    return _read(path, path.stat().st_mtime_ns)
+
+
 @lru_cache(maxsize=8)
 def _read(path: Path, changed: int) -> Any:
     try:
@@ -52,8 +61,12 @@ def glossary() -> dict[str, Term]:
     Raises:
         ContentError: an entry lacks a name or a definition in a language.
     """
-    entries = _read(GLOSSARY, GLOSSARY.stat().st_mtime_ns)
-    return {key: _term(key, entry) for key, entry in entries.items()}
+    return _terms(GLOSSARY.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _terms(changed: int) -> dict[str, Term]:
+    return {key: _term(key, entry) for key, entry in read_yaml(GLOSSARY).items()}
 
 
 def _term(key: str, entry: dict[str, Any]) -> Term:
@@ -79,7 +92,7 @@ def _term(key: str, entry: dict[str, Any]) -> Term:
 
 def say(key: str, language: str, **values: object) -> str:
     """The interface label `key` in a language, its `{placeholders}` filled in."""
-    entries = _read(INTERFACE, INTERFACE.stat().st_mtime_ns)
+    entries = read_yaml(INTERFACE)
     try:
         return str(entries[key][language]).format(**values)
     except (KeyError, TypeError):

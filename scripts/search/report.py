@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from scripts.pipeline.paths import DOCS, SCRIPTS, TESTS, writing
+from scripts.pipeline.paths import DOCS, SCRIPTS, TESTS, read_json, writing
 from scripts.pipeline.words import say
 
 RECORD = TESTS / "search" / "record.json"
@@ -22,7 +22,8 @@ def fingerprint() -> str:
 
 
 def load() -> dict[str, Any] | None:
-    return json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else None
+    found: dict[str, Any] | None = read_json(RECORD)
+    return found
 
 
 def save(record: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def test_public_names_leave_out_helpers(module):
 
 
 def test_stand_alone_holds_helpers_constants_and_no_more(module):
-    text = source.stand_alone(module, ["shown"])
+    text = source.stand_alone(module, "shown")
     assert "LIMIT = 3" in text
     assert "def _check" in text
     assert "lonely" not in text
@@ -72,21 +72,21 @@ def test_stand_alone_holds_helpers_constants_and_no_more(module):
 
 
 def test_stand_alone_cuts_imports_to_the_names_in_use(module):
-    text = source.stand_alone(module, ["lonely"])
+    text = source.stand_alone(module, "lonely")
     assert "from torch import Tensor\n" in text
     assert "from torch import Tensor, nn" not in text
     assert "import math" not in text
 
 
 def test_stand_alone_of_a_class_follows_its_methods(module):
-    text = source.stand_alone(module, ["Layer"])
+    text = source.stand_alone(module, "Layer")
     for needed in ("import math", "from torch import Tensor, nn", "def lonely", "class Layer"):
         assert needed in text
 
 
 def test_stand_alone_compiles_and_runs(module):
     scope: dict[str, object] = {}
-    exec(compile(source.stand_alone(module, ["shown"]), "sample", "exec"), scope)
+    exec(compile(source.stand_alone(module, "shown"), "sample", "exec"), scope)
     assert scope["shown"](2) == 2
 
 
