@@ -10,22 +10,27 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 from mkdocs.structure.toc import AnchorLink
 from mkdocs.utils import get_relative_url
 
 from scripts.markdown import context
 from scripts.pipeline import notebook, site
+from scripts.pipeline.pages import pages
+from scripts.pipeline.paths import topics
 from scripts.pipeline.words import say
 from scripts.publishing import metadata
 from scripts.search import index
 
 _preview = False
+_edited_only = False  # MkDocs calls it dirty: it reads and writes only pages newer than what was made of them
 
 
 def on_startup(command: str, dirty: bool) -> None:
     """Plain `mkdocs build` and `mkdocs serve` bring everything up to date first."""
-    global _preview
+    global _preview, _edited_only
+    _edited_only = dirty
     _preview = os.environ.get("PROVEN_PREVIEW") == "1" or command == "serve"
     if "PROVEN_PIPELINE" not in os.environ:
         site.prepare(publishing=command != "serve")
@@ -49,6 +54,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         elif files.get_file_from_path(target) is None:
             files.append(File.generated(config, target, abs_src_path=str(source)))
     return files
+
+
+def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> Navigation:
+    """Pages that are not read again have no title of their own to stand in the navigation."""
+    if _edited_only:
+        language = config.extra["language"]
+        titles = {f"{page.name}.md": page.title for page in pages(language)}
+        titles |= {f"notebooks/{topic.replace('_', '-')}.ipynb": notebook.title(topic, language) for topic in topics()}
+        for page in nav.pages:
+            page.title = titles.get(page.file.src_uri)
+    return nav
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -84,4 +100,5 @@ def on_env(env: Any, config: MkDocsConfig, files: Files) -> Any:
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    index.write(Path(config.site_dir), config.extra["language"])
+    if not _edited_only:  # whoever renders single pages brings the index up to date when there is time
+        index.write(Path(config.site_dir), config.extra["language"])

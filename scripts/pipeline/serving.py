@@ -16,12 +16,15 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 from mkdocs.livereload import LiveReloadServer
 
 from scripts.pipeline import check, evidence, experiment, figure, mutants, notebook, site, translations
+from scripts.pipeline.pages import pages, read_page
 from scripts.pipeline.paths import (
     BUILD,
     CONFIGS,
@@ -76,12 +79,34 @@ class Worker:
                 self.process.wait()
 
 
-class Preview:
-    """Renders the languages whose inputs have changed since the last time."""
+class Indexer:
+    """Brings a language's search index up to date in a process of its own; a newer order replaces an older one."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self) -> None:
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def restart(self, language: str) -> None:
+        self.stop(language)
+        command = [sys.executable, "-m", "scripts.search.index", str(SERVED / language), language]
+        self.running[language] = subprocess.Popen(command, cwd=ROOT)
+
+    def stop(self, language: str) -> None:
+        if process := self.running.pop(language, None):
+            process.kill()
+            process.wait()
+
+
+class Preview:
+    """Renders the languages whose inputs have changed since the last time.
+
+    Where all that changed is the text of some pages, only these are rendered, in place.
+    """
+
+    def __init__(self, worker: Worker, indexer: Indexer) -> None:
         self.worker = worker
+        self.indexer = indexer
         self.seen: dict[str, dict[Path, int]] = {}
+        self.outlines: dict[str, dict[Path, tuple[object, ...]]] = {}
         self.made_from = fingerprint(*SOURCES)
 
     def refresh(self) -> None:
@@ -92,33 +117,62 @@ class Preview:
             self.worker.restart()
         folders = (*SOURCES, *RESULTS, DOCS / "assets", DOCS / "root")
         shared = fingerprint(*folders, *DOCS.glob("*.yml"), *CONFIGS.values(), mutants.RECORD)
+        shared_too = False
         for language in LANGUAGES:
-            now = shared | fingerprint(DOCS / language)
-            if now != self.seen.get(language):
+            now, before = shared | fingerprint(DOCS / language), self.seen.get(language)
+            if now != before:
                 self.seen[language] = now
-                self._render(language)
-        try:
-            share(SERVED)
-        except click.ClickException as error:
-            error.show()
+                with shown_faults():
+                    if not (before and self._in_place(language, before, now)):
+                        shared_too = True
+                        self._whole(language)
+        if shared_too:
+            with shown_faults():
+                share(SERVED)
 
-    def _render(self, language: str) -> None:
+    def _in_place(self, language: str, before: dict[Path, int], now: dict[Path, int]) -> bool:
+        """Render only the pages edited, if that is enough; True if it was."""
+        edited = [path for path in now if now[path] != before.get(path)]
+        outlines = self.outlines.get(language, {})
+        if before.keys() != now.keys() or any(
+            path not in outlines or outlines[path] != read_page(path, language).outline for path in edited
+        ):
+            return False
         started = time.monotonic()
-        aside = SERVED / "aside"
-        try:
-            site.render(language, aside, preview=True)
-        except click.ClickException as error:
-            error.show()
-            return
-        except Exception:  # a half-saved file must not end the server
-            traceback.print_exc()
-            return
-        target = SERVED / language
+        self.indexer.stop(language)
+        site.render(language, SERVED, preview=True, edited_only=True)
+        self.indexer.restart(language)
+        _tell(language, started, f"{len(edited)} of its pages")
+        return True
+
+    def _whole(self, language: str) -> None:
+        started = time.monotonic()
+        self.outlines.pop(language, None)  # until the language has been rendered whole again
+        self.indexer.stop(language)
+        aside, target = SERVED / "aside", SERVED / language
+        site.render(language, aside, preview=True)
         shutil.rmtree(SERVED / "old", ignore_errors=True)
         if target.exists():
             target.rename(SERVED / "old")
         (aside / language).rename(target)
-        click.echo(f"{time.strftime('%H:%M:%S')}  rendered {language} in {time.monotonic() - started:.1f} s")
+        self.outlines[language] = {page.path: page.outline for page in pages(language)}
+        _tell(language, started, "all of it")
+
+
+def _tell(language: str, started: float, what: str) -> None:
+    seconds = time.monotonic() - started
+    click.echo(f"{time.strftime('%H:%M:%S')}  rendered {language}, {what}, in {seconds:.1f} s")
+
+
+@contextmanager
+def shown_faults() -> Iterator[None]:
+    """Faults are shown, and the last good page stays."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.show()
+    except Exception:  # a half-saved file must not end the server
+        traceback.print_exc()
 
 
 def report_faults() -> None:
@@ -145,8 +199,8 @@ def serve(port: int) -> None:
     for folder in RESULTS:
         folder.mkdir(parents=True, exist_ok=True)
     report_faults()
-    worker = Worker()
-    preview = Preview(worker)
+    worker, indexer = Worker(), Indexer()
+    preview = Preview(worker, indexer)
     preview.refresh()
     server = LiveReloadServer(
         builder=preview.refresh, host="127.0.0.1", port=port, root=str(SERVED), polling_interval=0.3
@@ -162,6 +216,8 @@ def serve(port: int) -> None:
         click.echo("stopping")
     finally:
         worker.stop()
+        for language in LANGUAGES:
+            indexer.stop(language)
         threading.Thread(target=server.shutdown, daemon=True).start()
 
 

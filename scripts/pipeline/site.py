@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import click
 
-from scripts.pipeline import check, evidence, figure, notebook, tasks, translations
+from scripts.pipeline import check, evidence, figure, growth, notebook, tasks, translations
 from scripts.pipeline.pages import pages
 from scripts.pipeline.paths import (
     BUILD,
     CONFIGS,
     DOCS,
     LANGUAGES,
+    ROOT,
     SITE,
     THEMES,
     ContentError,
     relative,
     topics,
+    writing,
 )
 from scripts.pipeline.source import all_snippets, files_of
 from scripts.pipeline.words import line_of
@@ -40,6 +46,9 @@ class Refused(click.ClickException):
 
     def __init__(self, lines: list[str]):
         super().__init__("\n".join(dict.fromkeys(lines)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message.splitlines(),)
 
     def show(self, file: Any = None) -> None:
         for line in self.message.splitlines():
@@ -57,11 +66,12 @@ def generated_files(language: str) -> Iterator[tuple[str, Path]]:
     for topic in topics():
         yield from ((relative(path), path) for path in files_of(topic))
         yield f"snippets/test_{topic}.py", evidence.test_file(topic)
-        for name in figure.figures_of(topic):
+        drawn = [(topic, name) for name in figure.figures_of(topic)] + [(growth.SHELF, topic)]
+        for shelf, name in drawn:
             for theme in THEMES:
-                path = figure.svg_path(topic, name, language, theme)
+                path = figure.svg_path(shelf, name, language, theme)
                 if path.is_file():
-                    yield f"figures/{topic}/{path.name}", path
+                    yield f"figures/{shelf}/{path.name}", path
         path = notebook.output_path(topic, language)
         if path.is_file():
             yield f"notebooks/{path.name}", path
@@ -133,8 +143,8 @@ def within_pipeline(preview: bool = False) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def render(language: str, target: Path, preview: bool = False) -> None:
-    """Render one language into `target/<language>`.
+def render(language: str, target: Path, preview: bool = False, edited_only: bool = False) -> None:
+    """Render one language into `target/<language>`, or in it, anew, only pages edited since they were rendered.
 
     Raises:
         Refused: MkDocs, a plugin or one of our blocks complains.
@@ -147,9 +157,9 @@ def render(language: str, target: Path, preview: bool = False) -> None:
         try:
             # Not strict: all warnings are gathered and told at once, each in our own form.
             config = load_config(str(CONFIGS[language]), site_dir=str(target / language), strict=False)
-            config.plugins.on_startup(command="build", dirty=False)
+            config.plugins.on_startup(command="build", dirty=edited_only)
             try:
-                mkdocs_build(config)
+                mkdocs_build(config, dirty=edited_only)
             finally:
                 config.plugins.on_shutdown()
         except Abort as abort:
@@ -176,9 +186,9 @@ def _located(message: str, language: str) -> str:
 def assemble(target: Path) -> None:
     """Render both languages and make them one site; the same bytes from the same sources and results."""
     shutil.rmtree(target, ignore_errors=True)
-    for number, language in enumerate(LANGUAGES, 1):
-        click.echo(f"[{number}/{len(LANGUAGES)}] rendering {language}")
-        render(language, target)
+    click.echo(f"rendering {' and '.join(LANGUAGES)}")
+    with ProcessPoolExecutor(len(LANGUAGES)) as pool:
+        list(pool.map(render, LANGUAGES, repeat(target)))
     finish(target)
 
 
@@ -192,8 +202,31 @@ def swap(target: Path) -> None:
     shutil.rmtree(previous, ignore_errors=True)
 
 
+SUM = BUILD / "site.sum"  # of what the site was made from, and of the site itself
+MADE_FROM = ("docs", "scripts", "snippets", "tests", *(path.name for path in CONFIGS.values()), "requirements.txt")
+
+
+def checksum() -> str:
+    """Of every file that a build reads, the commit whose date pages bear, and the files of the site."""
+    parts = [subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, check=False).stdout]
+    for path in (path for name in MADE_FROM for path in _files(ROOT / name)):
+        parts += [relative(path).encode(), hashlib.sha256(path.read_bytes()).digest()]
+    for path in _files(SITE):
+        parts.append(f"{relative(path)} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+    tools = [tasks.versions(), *map(tasks.programs, topics())]
+    return hashlib.sha256(b"\0".join([*map(str.encode, tools), *parts])).hexdigest()
+
+
+def _files(root: Path) -> list[Path]:
+    found = [root] if root.is_file() else sorted(root.rglob("*"))
+    return [path for path in found if path.is_file() and "__pycache__" not in path.parts]
+
+
 def build() -> None:
-    """Everything, refusing to publish anything that is not whole and verified."""
+    """Everything, refusing to publish anything that is not whole and verified; nothing, if nothing has changed."""
+    if SUM.is_file() and SUM.read_text(encoding="utf-8") == checksum():
+        click.echo("site/ is up to date: nothing has changed since it was made")
+        return
     for section in translations.refresh():
         click.echo(f"recorded as in step in both languages: {section}")
     prepare(publishing=True)
@@ -201,4 +234,5 @@ def build() -> None:
     swap(ASIDE)
     count = sum(p.is_file() for p in SITE.rglob("*"))
     click.echo(f"site/ is complete: {count} files, {sum(len(pages(la)) for la in LANGUAGES)} pages")
+    writing(SUM, checksum())
     sys.stdout.flush()

@@ -23,7 +23,7 @@ from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
 from doit.reporter import ConsoleReporter
 from doit.tools import config_changed
 
-from scripts.pipeline import evidence, experiment, figure, notebook
+from scripts.pipeline import benchmark, evidence, experiment, figure, growth, notebook
 from scripts.pipeline.pages import pages
 from scripts.pipeline.paths import (
     BUILD,
@@ -82,7 +82,7 @@ def _text_hash(*paths: Path) -> str:
     return hashlib.sha256(b"\0".join(p.read_bytes() for p in paths if p.is_file())).hexdigest()
 
 
-def _programs(topic: str) -> str:
+def programs(topic: str) -> str:
     """What a topic's programs in other languages are, and what runs them: no import leads to them."""
     foreign = [snippet for snippet in snippets_of(topic) if snippet.planted_by_hand]
     return " ".join(f"{snippet.hash} {snippet.toolchain}" for snippet in foreign)
@@ -98,7 +98,7 @@ def task_experiment() -> Iterator[Task]:
                 "targets": [relative(experiment.result_path(topic, name))],
                 "uptodate": [
                     config_changed(
-                        behaviour_hash([experiment.symbol(topic, name)], versions()) + _programs(topic)
+                        behaviour_hash([experiment.symbol(topic, name)], versions()) + programs(topic)
                     )
                 ],
             }
@@ -115,6 +115,20 @@ def task_figure() -> Iterator[Task]:
                 "file_dep": [relative(experiment.result_path(topic, need)) for need in needs],
                 "targets": [relative(path) for path in figure.svg_paths(topic, name)],
                 "uptodate": [config_changed(behaviour_hash([figure.symbol(topic, name), style], versions()))],
+            }
+
+
+def task_plot() -> Iterator[Task]:
+    """Draw how the cost of each topic's snippets grows, from the records of `make bench`."""
+    style = [(SCRIPTS / "pipeline" / "growth.py", "draw"), (SCRIPTS / "pipeline" / "figure.py", "render")]
+    for topic in topics():
+        if benchmark.load(topic):
+            yield {
+                "name": topic,
+                "actions": _action("growth", "draw", topic),
+                "file_dep": [relative(benchmark.path(topic))],
+                "targets": [relative(path) for path in growth.paths(topic)],
+                "uptodate": [config_changed(behaviour_hash(style, versions()))],
             }
 
 
@@ -165,7 +179,7 @@ def task_evidence() -> Iterator[Task]:
             "uptodate": [
                 config_changed(
                     versions()
-                    + _programs(topic)
+                    + programs(topic)
                     + _text_hash(*files_of(topic), evidence.test_file(topic), *shared)
                 )
             ],
@@ -236,7 +250,7 @@ def run(*selected: str, keep_going: bool = False, always: bool = False) -> bool:
         "par_type": "process",
         "continue": keep_going,
         "always": always,
-        "default_tasks": ["evidence", "figure", "notebook", "experiment", "card"],
+        "default_tasks": ["evidence", "figure", "plot", "notebook", "experiment", "card"],
     }
     loader = ModuleTaskLoader(sys.modules[__name__])
     status: Callable[..., int] = DoitMain(loader, extra_config={"GLOBAL": options}).run

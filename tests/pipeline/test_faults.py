@@ -278,6 +278,7 @@ def test_a_new_topic_is_complete_from_the_start(project: Project) -> None:
     for language in ("zh", "en"):
         page = project.root / "site" / language / "natural-language-processing/sample-topic/index.html"
         assert 'data-snippet="sample_topic.sample_topic_example"' in page.read_text(encoding="utf-8")
+    assert "nothing has changed" in project.run("build").stdout
     again = project.errors("new-topic", "sample_topic")
     assert "exists already" in again[0]
 

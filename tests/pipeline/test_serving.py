@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -9,8 +10,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from scripts.pipeline import pages, serving
+from scripts.pipeline.paths import LANGUAGES
 
 from .conftest import Project
 
@@ -91,3 +96,91 @@ def test_the_root_page_offers_both_languages(served):
     text = eventually(get, "", lambda text: True)
     assert 'href="zh/"' in text
     assert 'href="en/"' in text
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, str]]:
+    """A preview of one small page a language, that notes what it renders instead of doing so."""
+    calls: list[tuple[str, str]] = []
+
+    def render(language: str, target: Path, preview: bool, edited_only: bool = False) -> None:
+        calls.append((language, "edited" if edited_only else "whole"))
+        (target / language).mkdir(parents=True, exist_ok=True)
+
+    for module in (serving, pages):
+        monkeypatch.setattr(module, "DOCS", tmp_path / "docs")
+    monkeypatch.setattr(serving, "SERVED", tmp_path / "served")
+    monkeypatch.setattr(serving, "SOURCES", ())
+    monkeypatch.setattr(serving, "RESULTS", (tmp_path / "results",))
+    monkeypatch.setattr(serving.site, "render", render)
+    monkeypatch.setattr(serving, "share", lambda target: calls.append(("both", "share")))
+    for language in LANGUAGES:
+        page = tmp_path / "docs" / language / "shelf" / "page.md"
+        page.parent.mkdir(parents=True)
+        page.write_text("---\ntitle: Page\n---\n\n# Page\n\n## Idea {#idea}\n\nFirst.\n", encoding="utf-8")
+    return calls
+
+
+@pytest.fixture
+def preview() -> serving.Preview:
+    class Idle:
+        def restart(self, *what: str) -> None: ...
+        def stop(self, *what: str) -> None: ...
+
+    return serving.Preview(Idle(), Idle())
+
+
+def edited(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    later = path.stat().st_mtime_ns + 10**9
+    os.utime(path, ns=(later, later))
+
+
+def test_prose_alone_is_rendered_in_place(rendered, preview, tmp_path):
+    preview.refresh()
+    assert rendered == [("zh", "whole"), ("en", "whole"), ("both", "share")]
+    rendered.clear()
+    preview.refresh()
+    assert rendered == []
+    edited(tmp_path / "docs/en/shelf/page.md", "First.", "Second.")
+    preview.refresh()
+    assert rendered == [("en", "edited")]
+
+
+@pytest.mark.parametrize(("old", "new"), [("title: Page", "title: Other"), ("## Idea", "## Thought"), ("#idea", "#thought")])
+def test_what_other_pages_show_of_a_page_renders_them_too(rendered, preview, tmp_path, old, new):
+    preview.refresh()
+    rendered.clear()
+    edited(tmp_path / "docs/en/shelf/page.md", old, new)
+    preview.refresh()
+    assert rendered == [("en", "whole"), ("both", "share")]
+
+
+def test_a_new_page_and_a_new_result_render_everything(rendered, preview, tmp_path):
+    preview.refresh()
+    rendered.clear()
+    (tmp_path / "docs/en/shelf/other.md").write_text("# Other\n", encoding="utf-8")
+    preview.refresh()
+    assert rendered == [("en", "whole"), ("both", "share")]
+    rendered.clear()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "one.json").write_text("{}", encoding="utf-8")
+    preview.refresh()
+    assert rendered == [("zh", "whole"), ("en", "whole"), ("both", "share")]
+
+
+def test_after_a_fault_the_language_is_rendered_whole(rendered, preview, tmp_path, monkeypatch):
+    preview.refresh()
+    rendered.clear()
+    page, good = tmp_path / "docs/en/shelf/page.md", serving.site.render
+
+    def refuses(*arguments: object, **options: object) -> None:
+        raise serving.site.Refused(["a fault"])
+
+    monkeypatch.setattr(serving.site, "render", refuses)
+    edited(page, "## Idea", "## Thought")
+    preview.refresh()
+    monkeypatch.setattr(serving.site, "render", good)
+    edited(page, "First.", "Second.")
+    preview.refresh()
+    assert rendered[-2:] == [("en", "whole"), ("both", "share")]
