@@ -87,7 +87,8 @@ class Indexer:
 
     def restart(self, language: str) -> None:
         self.stop(language)
-        command = [sys.executable, "-m", "scripts.search.index", str(SERVED / language), language]
+        write = "import pathlib, sys; from scripts.search import index; index.write(pathlib.Path(sys.argv[1]), sys.argv[2])"
+        command = [sys.executable, "-c", write, str(SERVED / language), language]
         self.running[language] = subprocess.Popen(command, cwd=ROOT)
 
     def stop(self, language: str) -> None:

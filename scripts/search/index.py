@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from bisect import bisect
 from collections.abc import Iterable
 from functools import lru_cache
@@ -214,7 +213,3 @@ def common() -> str:
 def reading(character: str) -> str:
     """Pinyin without tones."""
     return pypinyin.lazy_pinyin(character)[0]
-
-
-if __name__ == "__main__":
-    write(Path(sys.argv[1]), sys.argv[2])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from lxml import html
@@ -19,7 +18,7 @@ from scripts.search.words import STOP, normal, squeezed, stem
 # Not words of the author: controls, listings made of other pages' words, code (found by its names).
 LEFT_OUT = {
     "snippet", "proof", "evidence", "headerlink", "formula-display", "drawn-images", "topic-cards", "totals",
-    "catalogue", "glossary", "caption-number", "notebook", "search", "races", "builds",
+    "catalogue", "glossary", "caption-number", "notebook", "search",
 }  # fmt: skip
 # Sections that speak of something else than they are called.
 ASIDE = re.compile("mistake|exercise")
@@ -168,7 +167,6 @@ def _headings(record: Record) -> tuple[str, str, str]:
     return record.title, record.hidden, record.id
 
 
-@lru_cache(maxsize=2**14)
 def _bag(text: str) -> frozenset[str]:
     """The words of an English name in any order: "mean IoU" and "IoU and its mean"."""
     found = frozenset(stem(word) for word in re.findall("[a-z0-9]+", normal(text))) - STOP

@@ -35,7 +35,6 @@ would you your formula equation tutorial explained implementation implement
 STOP = frozenset(STOP_WORDS.split())
 
 
-@lru_cache(maxsize=2**16)
 def normal(text: str) -> str:
     """One form of all ways to write the same: width, case, accents."""
     decomposed = unicodedata.normalize("NFKD", text.replace("\u200b", ""))
@@ -89,7 +88,6 @@ def camel_parts(text: str) -> Iterator[str]:
             yield from (part for part in parts if len(part) > 3)
 
 
-@lru_cache(maxsize=2**16)  # names are compared with names, again and again
 def squeezed(text: str) -> str:
     """A name as one string: `Dilated Conv-1D` and `dilated conv 1d` are the same name."""
     return "".join(word for word in re.findall(rf"[{HAN}]+|[a-z0-9]+", normal(text)))
