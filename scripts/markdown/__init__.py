@@ -11,7 +11,7 @@ from typing import Any
 from markdown import Markdown
 from pymdownx.blocks import BlocksExtension, BlocksProcessor
 
-from scripts.markdown import checks, listings, math, results, snippets, terms
+from scripts.markdown import checks, listings, math, races, results, snippets, terms
 
 
 class PageExtension(BlocksExtension):
@@ -30,6 +30,8 @@ class PageExtension(BlocksExtension):
             listings.TotalsBlock,
             listings.NotebookBlock,
             listings.SearchBlock,
+            races.RacesBlock,
+            races.BuildsBlock,
         ):
             block_mgr.register(block, self.getConfigs())
         # Before backslash escapes (180) and links (160), after code spans (190).

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from scripts.markdown.context import page
-from scripts.pipeline import evidence, mutants
+from scripts.pipeline import benchmark, evidence, mutants
 from scripts.pipeline.snippet import Snippet
 
 HALF_PRECISION = ("float16", "bfloat16")
@@ -26,6 +26,7 @@ def evidence_line(snippet: Snippet) -> str:
             count_tests(len(found.record["tests"])),
             *_worst(found.record),
             *_caught(snippet),
+            *_raced(snippet),
             _ran_by(snippet, found.record),
         ]
     elif found.reason:
@@ -86,6 +87,44 @@ def _caught(snippet: Snippet) -> list[str]:
     if not entry or not mutants.planted(entry):
         return []
     return [page().say("bugs_caught", caught=mutants.caught(entry), planted=mutants.planted(entry))]
+
+
+def _raced(snippet: Snippet) -> list[str]:
+    """How long it takes beside the fastest reference."""
+    record = benchmark.standing(snippet)
+    if record is None:
+        return []
+    library = benchmark.fastest(record["sizes"][-1]).split(".")[0]
+    return [page().say("race_short", ratio=times_text(benchmark.time_ratio(record)), library=library)]
+
+
+def times_text(value: float) -> str:
+    """A ratio in two significant digits, more only before the point."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}" if value >= 0.01 else "< 0.01"
+
+
+def _race(snippet: Snippet) -> str:
+    """Time and memory at the largest size raced, and why they are what they are where they miss the goal."""
+    record, here = benchmark.standing(snippet), page()
+    if record is None:
+        return ""
+    size = record["sizes"][-1]
+    reference = benchmark.fastest(size)
+    seen, memory = size["references"][reference], benchmark.memory_ratio(size)
+    words = here.say(
+        "race_long",
+        shape=record["shape"][here.language],
+        size=" × ".join(f"{number:,}" for number in size["size"]),
+        reference=f"<code>{escape(reference)}</code>",
+        ratio=escape(times_text(seen["ratio"])),
+        low=escape(times_text(seen["low"])),
+        high=escape(times_text(seen["high"])),
+        memory="–" if memory is None else escape(times_text(memory)),
+    )
+    reason = {} if benchmark.meets_goal(record) else benchmark.reasons().get(snippet.qualified, {})
+    why = f" {escape(reason[here.language])}" if reason else ""
+    more = f'<a href="{here.to_root}about/speed/#{snippet.topic.replace("_", "-")}">{here.say("race_more")}</a>'
+    return f"<p>{words}{why} {more}</p>"
 
 
 def _changes(snippet: Snippet) -> str:
@@ -161,7 +200,7 @@ def _table(snippet: Snippet, record: dict[str, Any]) -> str:
         f'<div class="proof-body"><div class="proof-scroll" tabindex="0"><table class="data"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>{measured}"
         f'<p>{here.say("tests_ran")} (<a href="{here.to_root}snippets/test_{snippet.topic}.py">{here.say("test")}</a>)</p>'
-        f'<ul class="proof-tests" lang="en">{tests}</ul>{_changes(snippet)}'
+        f'<ul class="proof-tests" lang="en">{tests}</ul>{_changes(snippet)}{_race(snippet)}'
         f"<p>{here.say('ran_on', date=topic['date'], commit=topic['commit'] or '–')} · Python {topic['python']}, {versions}"
         f" · {here.say('source_hash', hash=record['hash'])}</p></div>"
     )

@@ -114,19 +114,24 @@ class FigureBlock(Block):
             raise here.error(
                 f"the figure '{topic}.{function}' has not been drawn", "run make build", f"{topic}.{function}"
             )
-        parts = []
-        for theme in THEMES:
-            path = figure.svg_path(topic, function, here.language, theme)
-            width, height = svg_size(path.read_text(encoding="utf-8"))
-            source = f"{here.to_root}figures/{topic}/{path.name}"
-            parts.append(
-                f'<a class="only-{theme}" href="{source}" data-enlarge title="{here.say("enlarge")}">'
-                f'<img src="{source}" alt="{escape(alt)}" width="{width}" height="{height}" loading="lazy"></a>'
-            )
-        return "".join(parts)
+        return drawn_images(topic, function, alt)
 
     def on_add(self, block: etree.Element) -> etree.Element:
         return self.caption
+
+
+def drawn_images(shelf: str, name: str, alt: str) -> str:
+    """A figure of a shelf in the page's language: the picture of each theme, which enlarges at a click."""
+    here, parts = page(), []
+    for theme in THEMES:
+        path = figure.svg_path(shelf, name, here.language, theme)
+        width, height = svg_size(path.read_text(encoding="utf-8"))
+        source = f"{here.to_root}figures/{shelf}/{path.name}"
+        parts.append(
+            f'<a class="only-{theme}" href="{source}" data-enlarge title="{here.say("enlarge")}">'
+            f'<img src="{source}" alt="{escape(alt)}" width="{width}" height="{height}" loading="lazy"></a>'
+        )
+    return "".join(parts)
 
 
 def svg_size(svg: str) -> tuple[int, int]:

@@ -15,7 +15,17 @@ import click
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-from scripts.pipeline import check, mutants, serving, site, tasks, topic_template, translations
+from scripts.pipeline import (
+    bench_build,
+    benchmark,
+    check,
+    mutants,
+    serving,
+    site,
+    tasks,
+    topic_template,
+    translations,
+)
 from scripts.pipeline.paths import ARCHIVE, BUILD, SITE, relative
 from scripts.publishing import offline
 
@@ -92,6 +102,17 @@ def confirm(section: str | None) -> None:
 def new_topic(name: str, category: str) -> None:
     for path in topic_template.scaffold(name, category):
         click.echo(f"wrote {path}")
+
+
+@main.command(help="Race snippets against their references: the topics or snippets named, or all.")
+@click.argument("wanted", nargs=-1)
+def bench(wanted: tuple[str, ...]) -> None:
+    benchmark.run(*wanted)
+
+
+@main.command(name="bench-build", help="Time builds beside a plain one, and tell what each redoes.")
+def bench_build_() -> None:
+    bench_build.run()
 
 
 @main.command(name="bench-search", help="Measure search in a browser, against Material's and Pagefind's.")

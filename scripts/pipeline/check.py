@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from scripts.pipeline import evidence, experiment, figure, gates, java, notebook, translations
+from scripts.pipeline import benchmark, evidence, experiment, figure, gates, java, notebook, translations
 from scripts.pipeline.names import complaint
 from scripts.pipeline.pages import Page, article, page_pairs, pages, summaries
 from scripts.pipeline.paths import DOCS, LANGUAGES, SNIPPETS, ContentError, relative, topics
@@ -55,7 +55,7 @@ def no_code_in_pages() -> Faults:
                     "move it to snippets/ and name it with /// snippet",
                     fence.line,
                 )
-        for number, line in page.prose():
+        for number, line in page.prose:
             if re.search(r"<(pre|script|code)\b", re.sub(r"`[^`]*`", "", line)):
                 yield ContentError(
                     page.path,
@@ -106,6 +106,8 @@ def no_orphans() -> Faults:
             yield from _shown(snippet.qualified, "snippet", relative(snippet.path), snippet.lines[0])
         for name in figure.figures_of(topic):
             yield from _shown(f"{topic}.{name}", "figure", f"scripts/figures/{topic}.py", None)
+        if benchmark.load(topic):
+            yield from _shown(topic, "races", relative(benchmark.path(topic)), None)
 
 
 def _shown(qualified: str, kind: str, place: str, line: int | None) -> Faults:
@@ -260,7 +262,8 @@ def topics_are_complete() -> Faults:
             path, "belongs to no topic", f"move it to snippets/TOPIC/, of {', '.join(topics())}"
         )
     for topic in topics():
-        for path in (experiment.module_path(topic), figure.module_path(topic), notebook.source_path(topic)):
+        rooms = (experiment, figure, benchmark)
+        for path in (*(room.module_path(topic) for room in rooms), notebook.source_path(topic)):
             if not path.is_file():
                 yield ContentError(SNIPPETS / f"{topic}.py", f"the topic has no {relative(path)}", "write it")
 
@@ -272,6 +275,7 @@ PARITY: dict[str, Extract] = {
     "snippets": lambda p: [n.name for n in p.blocks("snippet")],
     "figures": lambda p: [n.name for n in p.blocks("figure")],
     "outputs": lambda p: [n.name for n in p.blocks("output")],
+    "races": lambda p: [n.name for n in p.blocks("races")],
     "tables": lambda p: [n.name for n in p.blocks("table")],
     "values": lambda p: sorted(n.name for n in p.values),
     "formulas": lambda p: sorted(p.formulas),

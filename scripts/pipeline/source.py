@@ -87,16 +87,17 @@ class Module:
 
 
 def read_module(path: Path) -> Module:
-    """Parse a module of the project; the parse is remembered until the text changes."""
+    """Parse a module of the project; the parse is remembered until the file changes."""
     try:
-        text = path.read_text(encoding="utf-8")
+        changed = path.stat()
     except FileNotFoundError:
         raise ContentError(path, "this module does not exist", "create it") from None
-    return _parse(path, text)
+    return _parse(path, changed.st_mtime_ns, changed.st_size)
 
 
 @lru_cache(maxsize=256)
-def _parse(path: Path, text: str) -> Module:
+def _parse(path: Path, changed: int, size: int) -> Module:
+    text = path.read_text(encoding="utf-8")
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts) if path.is_relative_to(ROOT) else path.stem
     try:
         tree = ast.parse(text, str(path))
@@ -153,10 +154,10 @@ def _whole(path: Path) -> Iterator[Symbol]:
     return ((path, name) for name in read_module(path).definitions)
 
 
-def behaviour_hash(start: Iterable[Symbol], *extra: object) -> str:
+def behaviour_hash(start: Iterable[Symbol], *extra: object, follow_imports: bool = True) -> str:
     """Hash of all code reachable from `start`; comments and docstrings do not count."""
     parts = [repr(extra)]
-    for path, name in sorted(closure(start)):
+    for path, name in sorted(closure(start, follow_imports)):
         parts.append(f"{path.relative_to(ROOT)}:{name}")
         parts.append(_without_docstrings(read_module(path).definitions[name]))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -176,7 +177,8 @@ def behaviour(text: str) -> str:
     return ast.dump(tree)
 
 
-def stand_alone(module: Module, names: Iterable[str]) -> str:
+@lru_cache(maxsize=1024)  # pages, catalogues and evidence all ask for it
+def stand_alone(module: Module, *names: str) -> str:
     """Source that runs without this project: the imports and helpers that `names` need, no more."""
     needed = {name for _, name in closure(((module.path, n) for n in names), follow_imports=False)}
     nodes = list(dict.fromkeys(n for name, n in module.definitions.items() if name in needed))
@@ -245,7 +247,7 @@ class PythonSnippet(Snippet):
 
     @cached_property
     def stand_alone(self) -> str:
-        return stand_alone(self.module, [self.owner])
+        return stand_alone(self.module, self.owner)
 
     @property
     def signature(self) -> str:

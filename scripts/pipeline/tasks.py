@@ -171,7 +171,8 @@ def task_evidence() -> Iterator[Task]:
     """Run each topic's tests and keep what they showed."""
     shared = [TESTS / "snippets" / "conftest.py"]
     shared += [SCRIPTS / "pipeline" / f"{name}.py" for name in ("evidence", "comparison", "gates", "java")]
-    for topic in topics():
+    # Programs that are compiled and run take longest: begun last, they would leave one worker idle.
+    for topic in sorted(topics(), key=lambda topic: not programs(topic)):
         yield {
             "name": topic,
             "actions": [(_collect, [topic])],

@@ -20,6 +20,7 @@ def places(topic: str, category: str) -> dict[str, Path]:
         "experiments.py.txt": SCRIPTS / "experiments" / f"{topic}.py",
         "test_experiments.py.txt": ROOT / "tests" / "experiments" / f"test_{topic}.py",
         "figures.py.txt": SCRIPTS / "figures" / f"{topic}.py",
+        "benchmarks.py.txt": SCRIPTS / "benchmarks" / f"{topic}.py",
         "notebook.py.txt": SCRIPTS / "notebooks" / f"{topic}.py",
         **{f"article.{language}.md.txt": DOCS / language / category / f"{slug}.md" for language in LANGUAGES},
     }
