@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from html.parser import HTMLParser
 from typing import NamedTuple
 
@@ -31,9 +32,10 @@ class _Tags(HTMLParser):
         self.found.append(Tag(tag, dict(attrs), start, start + len(self.get_starttag_text() or "")))
 
 
-def tags(html: str) -> list[Tag]:
+@lru_cache(maxsize=256)  # a page as it stands between two changes is looked at by several
+def tags(html: str) -> tuple[Tag, ...]:
     """Every start tag of a page, in order."""
-    return _Tags(html).found
+    return tuple(_Tags(html).found)
 
 
 def retag(html: str, change: Callable[[Tag, str], str]) -> str:

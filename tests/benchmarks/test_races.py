@@ -43,6 +43,11 @@ def test_all_who_start_run_and_leave_a_result(topic, name):
         call()
 
 
+def test_reasons_are_of_snippets_that_are_raced_and_in_both_languages():
+    assert set(benchmark.reasons()) <= {f"{topic}.{name}" for topic, name in RACES}
+    assert all(set(reason) == set(LANGUAGES) for reason in benchmark.reasons().values())
+
+
 def record_of(ratios: dict[str, float], ours: int = 4 * 2**20, theirs: int = 2**22) -> dict[str, Any]:
     """The smallest record there may be."""
     size = {
