@@ -21,7 +21,6 @@ SCORES = {"zh": "待查人脸 × 库中人脸", "en": "probes × gallery"}
 BATCH = {"zh": "一批里的三元组数，512 维", "en": "triplets in a batch, 512 dimensions"}
 FACES = {"zh": "对齐后的人脸数，3 × 112 × 112", "en": "aligned faces, 3 × 112 × 112"}
 CLASSES = {"zh": "批量 × 类别数，512 维", "en": "batch × classes, 512 dimensions"}
-BOXES = {"zh": "候选框数", "en": "candidate boxes"}
 LOOP = {"zh": "逐对循环", "en": "a loop over pairs"}
 
 _FEW = "a formula of a few numbers"
@@ -29,6 +28,7 @@ _DRAWS = "no library here turns faces like that"
 UNRACED = {
     "arcface_template": "five published points",
     "similarity_transform": "one matrix product",
+    "iou_nms": "no library here has it",
     "turn_face": _DRAWS,
     "random_pose": _DRAWS,
     "pool_templates": "a mean, scaled to length one",
@@ -98,51 +98,6 @@ def align_face(faces: int) -> Start:
         return np.stack(made)
 
     return Start(lambda: ours.align_face(image, landmarks), {"scipy.ndimage.map_coordinates": theirs})
-
-
-@race(
-    "face_recognition.iou_nms",
-    sizes=(100, 400, 1600),
-    exponent=2,
-    shape=BOXES,
-    naive={"zh": "两重循环", "en": "two loops over boxes"},
-)
-def iou_nms(count: int) -> Start:
-    generator = torch.Generator().manual_seed(0)
-    corner = 400 * torch.rand(count, 2, generator=generator)
-    boxes = torch.cat([corner, corner + 20 + 60 * torch.rand(count, 2, generator=generator)], 1)
-    scores = torch.rand(count, generator=generator)
-
-    def overlap(a: list[float], b: list[float]) -> float:
-        width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-        height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-        both = width * height
-        return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
-
-    def naive() -> Tensor:
-        listed = boxes.tolist()
-        kept: list[int] = []
-        for index in scores.argsort(descending=True).tolist():
-            if all(overlap(listed[index], listed[other]) <= 0.5 for other in kept):
-                kept.append(index)
-        return torch.tensor(kept)
-
-    def theirs() -> Tensor:
-        """All overlaps at once, as vectorized reimplementations have it."""
-        order = scores.argsort(descending=True)
-        sorted_boxes = boxes[order].numpy()
-        low = np.maximum(sorted_boxes[:, None, :2], sorted_boxes[None, :, :2])
-        high = np.minimum(sorted_boxes[:, None, 2:], sorted_boxes[None, :, 2:])
-        both = (high - low).clip(min=0).prod(-1)
-        area = (sorted_boxes[:, 2:] - sorted_boxes[:, :2]).prod(-1)
-        near = both / (area[:, None] + area[None, :] - both) > 0.5
-        kept = np.ones(count, dtype=bool)
-        for index in range(count):
-            if kept[index]:
-                kept[index + 1 :] &= ~near[index, index + 1 :]
-        return order[torch.from_numpy(kept)]
-
-    return Start(lambda: ours.iou_nms(boxes, scores, 0.5), {"numpy.maximum": theirs}, naive)
 
 
 @race("face_recognition.triplet_loss", sizes=(256, 1024, 4096), exponent=1, shape=BATCH)
