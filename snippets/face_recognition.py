@@ -161,9 +161,10 @@ def align_face(image: Tensor, landmarks: Tensor, size: int = 112) -> Tensor:
     pixels = _pixels(size, size, landmarks.double())
     template = arcface_template(size).to(landmarks.device)
     matrix = umeyama(landmarks.double(), template)  # (..., 2, 3)
-    # Each pixel of the crop asks where it comes from: x = A^-1 (y - t).
-    offset = pixels.flatten(0, 1) - matrix[..., None, :, 2]  # (..., size^2, 2)
-    points = offset @ torch.linalg.inv(matrix[..., :2]).mT
+    # Each pixel of the crop asks where it comes from: x = A^-1 y - A^-1 t.
+    inverse = torch.linalg.inv(matrix[..., :2])
+    points = pixels.flatten(0, 1) @ inverse.mT  # (..., size^2, 2)
+    points -= (inverse @ matrix[..., 2:]).mT
     points = points.to(torch.promote_types(image.dtype, torch.float32))
     return _resample(image, points.unflatten(-2, (size, size)))
 
@@ -738,7 +739,7 @@ def cosine_scores(a: Tensor, b: Tensor) -> Tensor:
         )
     dtype = torch.promote_types(a.dtype, b.dtype)
     unit_a, unit_b = (_unit(x.to(dtype)) for x in (a, b))
-    return (unit_a @ unit_b.mT).clamp(-1, 1)
+    return (unit_a @ unit_b.mT).clamp_(-1, 1)
 
 
 def _pairs(scores: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
@@ -944,10 +945,10 @@ def cmc(scores: Tensor, probe_labels: Tensor, gallery_labels: Tensor) -> Tensor:
     if not len(own) or not own.any(1).all():
         missing = probe_labels[~own.any(1)].tolist()
         raise ValueError(f"need probes that are in the gallery, got {missing}")
-    best = scores.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
-    before = ((scores >= best) & ~own).sum(1, keepdim=True)  # (P, 1)
-    rank = torch.arange(scores.shape[1], device=scores.device)
-    return (before <= rank).double().mean(0)
+    best = scores.where(own, -torch.inf).amax(1, keepdim=True)
+    before = ((scores >= best) & ~own).sum(1, dtype=torch.int32)  # (P,): stand above
+    found = before.bincount(minlength=scores.shape[1])  # (G,): probes, by rank
+    return found.cumsum(0).double() / len(scores)
 
 
 def open_set_rate(

@@ -116,8 +116,10 @@ def linear_attention(
     """
     dtype = v.dtype
     q, k, v = _checked(q, k, v, causal)
-    q, k, v = feature_map(q), feature_map(k), _with_ones(v)
-    sums = _causal_sums(q, k, v) if causal else q @ (k.mT @ v)
+    if causal:
+        sums = _causal_sums(feature_map(q), feature_map(k), _with_ones(v))
+    else:
+        sums = feature_map(q) @ (feature_map(k).mT @ _with_ones(v))
     return _normalized(sums, eps).to(dtype)
 
 
@@ -328,12 +330,13 @@ def performer_attention(
     q, k, v = _checked(q, k, v, causal)
     if k.shape[2] == 0:
         raise ValueError(f"expected at least one key, got k {tuple(k.shape)}")
-    log_q, log_k = _log_features(q, projection), _log_features(k, projection)
-    highest = log_k.detach().amax(2, keepdim=True)  # (B, H, 1, count)
-    log_q = log_q + highest
-    phi_q = (log_q - log_q.detach().amax(-1, keepdim=True)).exp()
-    phi_k, v = (log_k - highest).exp(), _with_ones(v)
-    sums = _causal_sums(phi_q, phi_k, v) if causal else phi_q @ (phi_k.mT @ v)
+    # Names are used again, so that what is done with, N x count wide, is let go.
+    k = _log_features(k, projection)
+    highest = k.detach().amax(2, keepdim=True)  # (B, H, 1, count)
+    k = (k - highest).exp()
+    q = _log_features(q, projection) + highest
+    q, v = (q - q.detach().amax(-1, keepdim=True)).exp(), _with_ones(v)
+    sums = _causal_sums(q, k, v) if causal else q @ (k.mT @ v)
     return _normalized(sums, eps=0.0).to(dtype)
 
 

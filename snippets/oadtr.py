@@ -26,7 +26,9 @@ def sliding_windows(features: Tensor, length: int) -> Tensor:
         raise ValueError(f"expected features (..., T, D), got {tuple(features.shape)}")
     if length < 1:
         raise ValueError(f"length must be at least 1, got {length}")
-    padded = F.pad(features, (0, 0, length, 0))  # one more than needed: T may be 0
+    *batch, _, dim = features.shape
+    zeros = features.new_zeros(*batch, length, dim)  # one more than needed: T may be 0
+    padded = torch.cat([zeros, features], dim=-2)
     return padded.unfold(-2, length, 1)[..., 1:, :, :].mT
 
 
@@ -350,7 +352,8 @@ def token_similarity(token: Tensor, frames: Tensor) -> Tensor:
             f"got {tuple(token.shape)} and {tuple(frames.shape)}"
         )
     tiny = torch.finfo(frames.dtype).tiny  # 0 / 0 must not be NaN, in float16 either
-    return F.cosine_similarity(token[..., None, :], frames, dim=-1, eps=tiny)
+    token, frames = (F.normalize(x, dim=-1, eps=tiny) for x in (token, frames))
+    return (frames @ token[..., None]).squeeze(-1)
 
 
 def _precision_and_gain(scores: Tensor, positive: Tensor) -> tuple[Tensor, ...]:

@@ -1,7 +1,6 @@
 """Segmentation metrics: a confusion matrix, and what is read from it."""
 
 from collections.abc import Sequence
-from math import prod
 
 import torch
 from torch import Tensor
@@ -326,18 +325,29 @@ def soft_dice_loss(
     return torch.where(outside, torch.nan, 1 - dice.mean())
 
 
+def _window_all(mask: Tensor, side: int) -> Tensor:
+    """Whether all of `side` neighbours along the last axis are set.
+
+    Windows grow to twice their width at a time: log2(side) steps, where a loop over the
+    window takes `side`.
+    """
+    width = 1
+    while width < side:
+        step = min(width, side - width)
+        mask = mask[..., step:] & mask[..., :-step]
+        width += step
+    return mask
+
+
 def _inner_band(mask: Tensor, distance: int) -> Tensor:
     """The pixels of a mask that have a pixel outside it within `distance`."""
     if mask.numel() == 0:
         return mask
-    *batch, height, width = mask.shape
-    distance = min(distance, height, width)  # by then it is the whole mask
-    outside = 1.0 - mask.reshape(prod(batch), 1, height, width).float()
-    outside = F.pad(outside, (distance,) * 4, value=1.0)  # beyond the image: outside
-    side = 2 * distance + 1
-    reached = F.max_pool2d(outside, (1, side), stride=1)
-    reached = F.max_pool2d(reached, (side, 1), stride=1)
-    return mask & (reached.reshape(mask.shape) > 0)
+    distance = min(distance, *mask.shape[-2:])  # by then it is the whole mask
+    inner = F.pad(mask, (distance,) * 4)  # beyond the image: outside
+    for _ in range(2):  # rows, then columns
+        inner = _window_all(inner, 2 * distance + 1).mT
+    return mask & ~inner
 
 
 def boundary_iou(target: Tensor, prediction: Tensor, distance: int) -> Tensor:

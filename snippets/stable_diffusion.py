@@ -336,8 +336,8 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
     half = dim // 2
     order = torch.arange(half, dtype=torch.float64, device=t.device)
     angle = t[:, None] * 10000.0 ** (-order / half)  # (B, dim // 2)
-    code = torch.cat([angle.cos(), angle.sin()], 1)
-    return F.pad(code, (0, dim % 2)).float()
+    code = torch.cat([angle.cos().float(), angle.sin().float()], 1)
+    return F.pad(code, (0, dim % 2))
 
 
 class DiagonalGaussian:
@@ -427,7 +427,8 @@ class ResidualBlock(nn.Module):
         h = self.conv1(F.silu(self.norm1(x)))
         if self.code is not None and code is not None:
             h = h + self.code(F.silu(code))[..., None, None]
-        out: Tensor = self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+        h = F.silu(self.norm2(h))  # lets go of what it was made from
+        out: Tensor = self.skip(x) + self.conv2(h)
         return out
 
 

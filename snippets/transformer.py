@@ -76,7 +76,9 @@ def lstm_cell(
     _check_cell(x, h, w_ih, w_hh, b_ih, b_hh, gates=4)
     if c.shape != h.shape:
         raise ValueError(f"h and c must match, got {tuple(h.shape)}, {tuple(c.shape)}")
-    i, f, g, o = (F.linear(x, w_ih, b_ih) + F.linear(h, w_hh, b_hh)).chunk(4, -1)
+    gates = F.linear(x, w_ih, b_ih)
+    gates += F.linear(h, w_hh, b_hh)  # in place: a third tensor of this size is waste
+    i, f, g, o = gates.chunk(4, -1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     return o.sigmoid() * c.tanh(), c
 
@@ -192,7 +194,8 @@ def causal_mask(
     """
     if length < 0 or past < 0:
         raise ValueError(f"length and past must be at least 0, got {length}, {past}")
-    return torch.ones(length, past + length, dtype=torch.bool, device=device).tril(past)
+    positions = torch.arange(past + length, device=device)
+    return positions <= positions[past:, None]
 
 
 def padding_mask(lengths: Tensor | Sequence[int], max_length: int) -> Tensor:

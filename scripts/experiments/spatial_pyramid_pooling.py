@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
+from math import ceil, log2
 from statistics import fmean, median, stdev
 from typing import Any
 
@@ -281,13 +282,14 @@ def _chain(x: Tensor, pool: Callable[[Tensor], Tensor]) -> list[Tensor]:
 def cost(sizes: Sequence[int] = (13, 20, 40), channels: int = 256, repeats: int = 15) -> dict[str, Any]:
     """SPP against SPPF: comparisons counted, and processor time on the machine that built this page.
 
-    rows: size (side of the map); parallel, chained, separable (comparisons a channel, in thousands: three
-    pools of 5, 9, 13; three of 5 in a chain; the same chain as rows and columns); counted (parallel over
-    chained); pools, pools_low, pools_high (median time of the three pools over that of the chain, with
-    quartiles of the ratio over the rounds); blocks, blocks_low, blocks_high (the same for SPPBlock over
-    SPPF); rows_columns (chain as rows and columns over the square chain, median).
+    rows: size (side of the map); parallel, chained (comparisons a channel, in thousands: three pools of
+    5, 9, 13; three of 5 in a chain); counted (parallel over chained); pools, pools_low, pools_high (median
+    time of the three pools over that of the chain, with quartiles of the ratio over the rounds); blocks,
+    blocks_low, blocks_high (the same for SPPBlock over SPPF); rows_columns (chain as rows and columns over
+    the square chain, median).
     counted_<size>, pools_<size>, blocks_<size>, rows_columns_<size>: single values.
-    a_cell_parallel, a_cell_chained, a_cell_separable: comparisons a cell far from the border.
+    a_cell_parallel, a_cell_chained, a_cell_separable, a_cell_doubled: comparisons a cell far from the
+    border; the chain by rows and columns one cell at a time, and with windows that double.
     pools_least, blocks_least: the smallest of the medians over the sizes.
     conv_share: multiply-adds of the two convolutions over all operations of SPPBlock on the middle size;
     saved_share: share of SPPBlock's operations that SPPF saves there.
@@ -317,12 +319,10 @@ def cost(sizes: Sequence[int] = (13, 20, 40), channels: int = 256, repeats: int 
             difference = max(difference, float((block(x) - fast(x)).abs().max()))
         parallel = sum(pool_comparisons(size, size, kernel) for kernel in _KERNELS)
         chained = 3 * pool_comparisons(size, size, 5)
-        along = (pool_comparisons(1, size, 5) * size) * 2  # rows, then columns
         row: dict[str, Any] = {
             "size": size,
             "parallel": parallel / 1e3,
             "chained": chained / 1e3,
-            "separable": 3 * along / 1e3,
             "counted": parallel / chained,
         }
         for key, slow, quick in (("pools", "parallel", "chained"), ("blocks", "block", "fast")):
@@ -341,6 +341,7 @@ def cost(sizes: Sequence[int] = (13, 20, 40), channels: int = 256, repeats: int 
         "a_cell_parallel": sum(a_cell),
         "a_cell_chained": 3 * a_cell[0],
         "a_cell_separable": 3 * 2 * (_KERNELS[0] - 1),
+        "a_cell_doubled": 3 * 2 * ceil(log2(_KERNELS[0])),
         "pools_least": min(row["pools"] for row in rows),
         "blocks_least": min(row["blocks"] for row in rows),
         "conv_share": multiply_adds / (multiply_adds + comparisons),
