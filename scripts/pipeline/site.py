@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import repeat
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import click
@@ -39,6 +41,7 @@ from scripts.publishing import card
 from scripts.publishing.finish import finish
 
 ASIDE = BUILD / "site"
+UNMADE = ["some results could not be made, see the lines above"]
 
 
 class Refused(click.ClickException):
@@ -82,10 +85,12 @@ def prepare(publishing: bool) -> None:
     problems = [fault.message for fault in check.faults()]
     if problems:
         raise Refused(problems)
+    if publishing:  # what is not verified is refused before anything is trained for its page
+        tested = tasks.run("evidence", keep_going=True)
+        if problems := unverified() or ([] if tested else UNMADE):
+            raise Refused(problems)
     if not tasks.run(keep_going=publishing):
-        raise Refused(unverified() or ["some results could not be made, see the lines above"])
-    if publishing and (problems := unverified()):
-        raise Refused(problems)
+        raise Refused(unverified() or UNMADE)
 
 
 def unverified() -> list[str]:
@@ -187,9 +192,20 @@ def assemble(target: Path) -> None:
     """Render both languages and make them one site; the same bytes from the same sources and results."""
     shutil.rmtree(target, ignore_errors=True)
     click.echo(f"rendering {' and '.join(LANGUAGES)}")
-    with ProcessPoolExecutor(len(LANGUAGES)) as pool:
+    with ProcessPoolExecutor(len(LANGUAGES), initializer=_end_with_the_build) as pool:
         list(pool.map(render, LANGUAGES, repeat(target)))
     finish(target)
+
+
+def _end_with_the_build() -> None:
+    """A renderer left behind by a build that was killed would write into the next one's folder."""
+
+    def watch() -> None:
+        if build := parent_process():
+            build.join()
+            os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def swap(target: Path) -> None:

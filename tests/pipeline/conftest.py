@@ -73,7 +73,9 @@ def project(tmp_path: Path) -> Project:
     """A fresh copy of sources and results; its `site/` is a small stand-in for the last good one."""
     assert (SITE / "snippets.json").is_file(), "run make build first (make test does)"
     root = tmp_path / "project"
-    ignored = shutil.ignore_patterns("__pycache__", "site", "serve", "lock", "*.tmp", "tmp*", "pins")
+    ignored = shutil.ignore_patterns(
+        "__pycache__", "site", "serve", "lock", "*.tmp", "tmp*", "pins", "bench-build"
+    )
     for name in ("snippets", "scripts", "docs", "tests"):
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     for name in ("mkdocs.yml", "mkdocs.en.yml", "pyproject.toml", "LICENSE"):

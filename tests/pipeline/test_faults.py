@@ -298,7 +298,7 @@ def test_two_builds_give_the_same_figures(project: Project) -> None:
     assert before
     for path in figures.rglob("*.svg"):
         path.unlink()
-    run = project.run("update", "figure")
+    run = project.run("update", "figure", "plot")
     assert run.returncode == 0, run.stdout + run.stderr
     assert {p.name: p.read_bytes() for p in sorted(figures.rglob("*.svg"))} == before
 
