@@ -24,7 +24,7 @@ import click
 from mkdocs.livereload import LiveReloadServer
 
 from scripts.pipeline import check, evidence, experiment, figure, mutants, notebook, site, translations
-from scripts.pipeline.pages import pages, read_page
+from scripts.pipeline.pages import Page, pages, read_page
 from scripts.pipeline.paths import (
     BUILD,
     CONFIGS,
@@ -35,6 +35,7 @@ from scripts.pipeline.paths import (
     SNIPPETS,
     TESTS,
     ContentError,
+    topics,
 )
 from scripts.publishing.finish import share
 
@@ -51,6 +52,14 @@ def fingerprint(*roots: Path) -> dict[Path, int]:
         for p in files
         if p.is_file() and "__pycache__" not in p.parts and not p.name.startswith(".")
     }
+
+
+def _topic_of(path: Path) -> str | None:
+    """The topic that a source or a result is of, by its name or its folder's."""
+    if not any(path.is_relative_to(folder) for folder in (*SOURCES, *RESULTS)):
+        return None
+    names = {part.removeprefix("test_").replace("-", "_") for part in (path.stem, path.parent.name)}
+    return next((topic for topic in topics() if topic in names), None)
 
 
 class Worker:
@@ -98,9 +107,10 @@ class Indexer:
 
 
 class Preview:
-    """Renders the languages whose inputs have changed since the last time.
+    """Renders what has changed since the last time.
 
-    Where all that changed is the text of some pages, only these are rendered, in place.
+    Where that is the text of some pages, or what some topics are made of or result in, only the
+    pages concerned are rendered, in place; else all pages of a language.
     """
 
     def __init__(self, worker: Worker, indexer: Indexer) -> None:
@@ -120,31 +130,49 @@ class Preview:
         shared = fingerprint(*folders, *DOCS.glob("*.yml"), *CONFIGS.values(), mutants.RECORD)
         shared_too = False
         for language in LANGUAGES:
-            now, before = shared | fingerprint(DOCS / language), self.seen.get(language)
-            if now != before:
+            now, before = shared | fingerprint(DOCS / language), self.seen.get(language, {})
+            if changed := {path for path in before.keys() | now.keys() if before.get(path) != now.get(path)}:
                 self.seen[language] = now
                 with shown_faults():
-                    if not (before and self._in_place(language, before, now)):
-                        shared_too = True
+                    concerned = self._concerned(language, changed)
+                    shared_too |= concerned is None or not changed.isdisjoint(shared)
+                    if concerned is None:
                         self._whole(language)
+                    else:
+                        self._in_place(language, concerned)
         if shared_too:
             with shown_faults():
                 share(SERVED)
 
-    def _in_place(self, language: str, before: dict[Path, int], now: dict[Path, int]) -> bool:
-        """Render only the pages edited, if that is enough; True if it was."""
-        edited = [path for path in now if now[path] != before.get(path)]
+    def _concerned(self, language: str, changed: set[Path]) -> list[Page] | None:
+        """The pages to render anew; None if it has to be all of them."""
         outlines = self.outlines.get(language, {})
-        if before.keys() != now.keys() or any(
-            path not in outlines or outlines[path] != read_page(path, language).outline for path in edited
-        ):
-            return False
+        if not outlines:
+            return None
+        touched: set[str] = set()
+        for path in changed:
+            if topic := _topic_of(path):
+                touched.add(topic)
+            elif path not in outlines or not path.exists() or outlines[path] != read_page(path, language).outline:
+                return None
+        return [
+            page
+            for page in pages(language)
+            if page.path in changed
+            or (touched and not page.topic)  # such as the catalogue, which counts what is verified
+            or any(topic in line for line in page.lines for topic in touched)
+        ]
+
+    def _in_place(self, language: str, concerned: list[Page]) -> None:
         started = time.monotonic()
         self.indexer.stop(language)
+        for page in concerned:
+            rendered = SERVED / language / page.url / "index.html"
+            if rendered.exists():
+                os.utime(rendered, (0, 0))  # older than its source, which is what MkDocs goes by
         site.render(language, SERVED, preview=True, edited_only=True)
         self.indexer.restart(language)
-        _tell(language, started, f"{len(edited)} of its pages")
-        return True
+        _tell(language, started, ", ".join(page.name for page in concerned))
 
     def _whole(self, language: str) -> None:
         started = time.monotonic()

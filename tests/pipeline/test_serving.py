@@ -156,7 +156,7 @@ def test_what_other_pages_show_of_a_page_renders_them_too(rendered, preview, tmp
     assert rendered == [("en", "whole"), ("both", "share")]
 
 
-def test_a_new_page_and_a_new_result_render_everything(rendered, preview, tmp_path):
+def test_a_new_page_and_what_belongs_to_no_topic_render_everything(rendered, preview, tmp_path):
     preview.refresh()
     rendered.clear()
     (tmp_path / "docs/en/shelf/other.md").write_text("# Other\n", encoding="utf-8")
@@ -167,6 +167,26 @@ def test_a_new_page_and_a_new_result_render_everything(rendered, preview, tmp_pa
     (tmp_path / "results" / "one.json").write_text("{}", encoding="utf-8")
     preview.refresh()
     assert rendered == [("zh", "whole"), ("en", "whole"), ("both", "share")]
+
+
+@pytest.mark.parametrize("path", ["results/detr/training.json", "results/detr.json", "results/test_detr.py"])
+def test_what_is_of_a_topic_renders_the_pages_that_name_it_and_those_of_no_topic(rendered, preview, tmp_path, path):
+    """Whatever was rendered is written with the time 0, and so read as older than its source."""
+    names = {"shelf/detr": "/// snippet | detr.box_iou", "shelf/oadtr": "oadtr", "shelf/upsampling": "As in detr."}
+    for name, text in (names | {"about": "All topics."}).items():
+        (tmp_path / f"docs/en/{name}.md").write_text(f"---\ntitle: {name}\n---\n\n# Page\n\n{text}\n", encoding="utf-8")
+    preview.refresh()
+    pages_there = {name: tmp_path / f"served/en/{name}/index.html" for name in (*names, "about")}
+    for page in pages_there.values():
+        page.parent.mkdir(parents=True)
+        page.write_text("", encoding="utf-8")
+    rendered.clear()
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text("{}", encoding="utf-8")
+    preview.refresh()
+    assert rendered == [("zh", "edited"), ("en", "edited"), ("both", "share")]
+    again = {name for name, page in pages_there.items() if page.stat().st_mtime == 0}
+    assert again == {"shelf/detr", "shelf/upsampling", "about"}
 
 
 def test_after_a_fault_the_language_is_rendered_whole(rendered, preview, tmp_path, monkeypatch):
