@@ -6,8 +6,6 @@ import ast
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +20,11 @@ pytestmark = pytest.mark.browser
 ARTICLE = "computer-vision/dilated-convolution/"
 COPIES = ("snippet", "standalone")
 
-# Runs a file the way a reader would: alone, elsewhere, with torch and numpy only.
+# Runs each file the way a reader would: alone, in its own folder, with torch and numpy only. These take
+# seconds to import, so that is done once and each file runs in a fork.
 HARNESS = """
-import doctest, importlib.util, pathlib, sys
+import doctest, importlib.util, os, pathlib, sys
+import numpy, torch
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
@@ -32,13 +32,23 @@ class Blocked:
             raise ImportError(f"{name} belongs to the project")
 
 sys.meta_path.insert(0, Blocked())
-path = pathlib.Path(sys.argv[1])
-spec = importlib.util.spec_from_file_location("pasted", path)
-module = importlib.util.module_from_spec(spec)
-sys.modules["pasted"] = module
-spec.loader.exec_module(module)
-results = doctest.testmod(module, verbose=False)
-sys.exit(0 if results.attempted and not results.failed else f"{results}")
+
+def run(path):
+    os.chdir(path.parent)
+    spec = importlib.util.spec_from_file_location("pasted", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["pasted"] = module
+    spec.loader.exec_module(module)
+    results = doctest.testmod(module, verbose=False)
+    sys.exit(0 if results.attempted and not results.failed else f"{path}: {results}")
+
+failed = 0
+for path in map(pathlib.Path, sys.argv[1:]):
+    child = os.fork()
+    if not child:
+        run(path)
+    failed += os.waitpid(child, 0)[1] != 0
+sys.exit(min(failed, 99))
 """
 
 
@@ -120,29 +130,23 @@ def test_stand_alone_forms_have_no_undefined_or_unused_name(copied, tmp_path):
     assert run.returncode == 0, run.stdout
 
 
-def test_stand_alone_forms_run_and_their_examples_pass(copied, tmp_path):
-    unique = runnable(copied, "python").values()
-    harness = tmp_path / "harness.py"
+def run_alone(folder, texts):
+    """What the harness says to files of these texts."""
+    harness = folder / "harness.py"
     harness.write_text(HARNESS, encoding="utf-8")
+    paths = []
+    for number, text in enumerate(texts):
+        paths.append(folder / str(number) / "pasted.py")
+        paths[-1].parent.mkdir()
+        paths[-1].write_bytes(text.encode())
+    return subprocess.run(
+        [sys.executable, "-I", harness, *paths], cwd=folder, capture_output=True, text=True, check=False
+    )
 
-    def run(numbered: tuple[int, str]) -> str:
-        number, text = numbered
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        path = Path(folder, "pasted.py")
-        path.write_bytes(text.encode())
-        ended = subprocess.run(
-            [sys.executable, "-I", str(harness), str(path)],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return "" if ended.returncode == 0 else f"{text.splitlines()[-1]}\n{ended.stdout}{ended.stderr}"
 
-    with ThreadPoolExecutor(2) as pool:
-        failures = [failure for failure in pool.map(run, enumerate(unique)) if failure]
-    assert not failures, "\n".join(failures)
+def test_stand_alone_forms_run_and_their_examples_pass(copied, tmp_path):
+    run = run_alone(tmp_path, runnable(copied, "python").values())
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.mark.jdk
@@ -164,19 +168,10 @@ def test_java_files_compile_without_a_warning_and_run_alone(copied, tmp_path, jd
 
 
 def test_the_harness_catches_a_wrong_example_and_a_project_import(tmp_path):
-    harness = tmp_path / "harness.py"
-    harness.write_text(HARNESS, encoding="utf-8")
-    for text in (
-        'def f():\n    """\n    >>> f()\n    2\n    """\n    return 1\n',
-        "import snippets\n",
-        "x = 1\n",
-    ):
-        path = tmp_path / "pasted.py"
-        path.write_text(text, encoding="utf-8")
-        ended = subprocess.run(
-            [sys.executable, "-I", str(harness), str(path)], cwd=tmp_path, capture_output=True, check=False
-        )
-        assert ended.returncode != 0, text
+    example = 'def f():\n    """\n    >>> f()\n    %d\n    """\n    return 1\n'
+    faults = [example % 2, "import snippets\n", "x = 1\n", "torch.zeros(1)\n"]
+    run = run_alone(tmp_path, [*faults, example % 1])
+    assert run.returncode == len(faults), run.stdout + run.stderr
 
 
 @pytest.mark.parametrize("kind", ["snippet", "standalone"])
