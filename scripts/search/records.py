@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from lxml import html
@@ -18,7 +19,7 @@ from scripts.search.words import STOP, normal, squeezed, stem
 # Not words of the author: controls, listings made of other pages' words, code (found by its names).
 LEFT_OUT = {
     "snippet", "proof", "evidence", "headerlink", "formula-display", "drawn-images", "topic-cards", "totals",
-    "catalogue", "glossary", "caption-number", "notebook", "search",
+    "catalogue", "glossary", "caption-number", "notebook", "search", "races", "builds",
 }  # fmt: skip
 # Sections that speak of something else than they are called.
 ASIDE = re.compile("mistake|exercise")
@@ -167,6 +168,7 @@ def _headings(record: Record) -> tuple[str, str, str]:
     return record.title, record.hidden, record.id
 
 
+@cache  # names are few, and each is compared with all others
 def _bag(text: str) -> frozenset[str]:
     """The words of an English name in any order: "mean IoU" and "IoU and its mean"."""
     found = frozenset(stem(word) for word in re.findall("[a-z0-9]+", normal(text))) - STOP

@@ -35,6 +35,7 @@ would you your formula equation tutorial explained implementation implement
 STOP = frozenset(STOP_WORDS.split())
 
 
+@lru_cache(maxsize=1 << 16)
 def normal(text: str) -> str:
     """One form of all ways to write the same: width, case, accents."""
     decomposed = unicodedata.normalize("NFKD", text.replace("\u200b", ""))
@@ -88,6 +89,7 @@ def camel_parts(text: str) -> Iterator[str]:
             yield from (part for part in parts if len(part) > 3)
 
 
+@lru_cache(maxsize=1 << 16)
 def squeezed(text: str) -> str:
     """A name as one string: `Dilated Conv-1D` and `dilated conv 1d` are the same name."""
     return "".join(word for word in re.findall(rf"[{HAN}]+|[a-z0-9]+", normal(text)))
