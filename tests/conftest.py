@@ -12,7 +12,7 @@ import pytest
 
 from scripts.pipeline import java
 from scripts.pipeline.browser import CHROMIUM, FLAGS, served
-from scripts.pipeline.paths import SITE
+from scripts.pipeline.paths import SITE, TESTS
 
 
 def missing(what: str) -> NoReturn:
@@ -20,6 +20,18 @@ def missing(what: str) -> NoReturn:
     if "true" in (os.environ.get("CI"), os.environ.get("NOTHING_SKIPPED")):
         pytest.fail(f"{what} is missing, and CI must not skip")
     pytest.skip(f"{what} is not installed")
+
+
+# Each worker takes whole files, in this order. One that takes many minutes and came last would run alone.
+LONGEST = (
+    *("site/test_accessibility.py", "pipeline/test_faults.py", "pipeline/test_gates.py", "pipeline/test_serving.py"),
+    *("site/test_copy.py", "search/test_box.py", "search/test_index.py", "pipeline/test_java.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest = {TESTS / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: longest.get(item.path, len(longest)))
 
 
 @pytest.fixture(scope="session")
