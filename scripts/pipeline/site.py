@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import repeat
-from multiprocessing import parent_process
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import click
@@ -192,20 +190,9 @@ def assemble(target: Path) -> None:
     """Render both languages and make them one site; the same bytes from the same sources and results."""
     shutil.rmtree(target, ignore_errors=True)
     click.echo(f"rendering {' and '.join(LANGUAGES)}")
-    with ProcessPoolExecutor(len(LANGUAGES), initializer=_end_with_the_build) as pool:
+    with ProcessPoolExecutor(len(LANGUAGES), initializer=tasks.end_with_the_build) as pool:
         list(pool.map(render, LANGUAGES, repeat(target)))
     finish(target)
-
-
-def _end_with_the_build() -> None:
-    """A renderer left behind by a build that was killed would write into the next one's folder."""
-
-    def watch() -> None:
-        if build := parent_process():
-            build.join()
-            os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
 
 
 def swap(target: Path) -> None:

@@ -12,9 +12,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module, metadata
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from doit.cmd_base import ModuleTaskLoader
@@ -49,8 +51,24 @@ def versions() -> str:
     )
 
 
+@cache  # one watch a process
+def end_with_the_build() -> None:
+    """Have this worker process end when the build it works for was killed.
+
+    Left behind, it would hold the build's lock and write into the next one's folders.
+    """
+
+    def watch() -> None:
+        if build := parent_process():
+            build.join()
+            os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
 def guarded(module: str, function: str, *arguments: str) -> TaskFailed | None:
     """Call `module.function(*arguments)`; a failure becomes one line that says where and what."""
+    end_with_the_build()
     try:
         getattr(import_module(f"scripts.pipeline.{module}"), function)(*arguments)
     except Exception as error:
@@ -189,6 +207,7 @@ def task_evidence() -> Iterator[Task]:
 
 def _collect(topic: str) -> TaskFailed | None:
     """The tests themselves may fail: that is a finding, kept and shown, and stops a publishing build."""
+    end_with_the_build()
     status = evidence.collect(topic)
     if status == 0:
         return None

@@ -252,6 +252,16 @@ def test_a_build_killed_half_way_leaves_the_last_site(project: Project) -> None:
     assert set(project.published()) > {"zh/index.html", "en/index.html", "snippets.json"}
 
 
+def test_a_build_killed_while_training_leaves_nobody_behind_who_holds_its_lock(project: Project) -> None:
+    (project.root / ".build/experiments/dilated_convolution/training.json").unlink()
+    build = project.start("update", "experiment:dilated_convolution.training")
+    assert build.stdout
+    assert any("start" in line for line in build.stdout), "the training never began"
+    os.kill(build.pid, signal.SIGKILL)
+    build.wait()
+    assert project.run("update", "card").returncode == 0
+
+
 def test_no_fault_is_told_where_there_is_none(project: Project) -> None:
     run = project.run("check")
     assert run.returncode == 0, run.stdout + run.stderr
