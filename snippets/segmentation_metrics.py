@@ -341,8 +341,6 @@ def _window_all(mask: Tensor, side: int) -> Tensor:
 
 def _inner_band(mask: Tensor, distance: int) -> Tensor:
     """The pixels of a mask that have a pixel outside it within `distance`."""
-    if mask.numel() == 0:
-        return mask
     distance = min(distance, *mask.shape[-2:])  # by then it is the whole mask
     inner = F.pad(mask, (distance,) * 4)  # beyond the image: outside
     for _ in range(2):  # rows, then columns

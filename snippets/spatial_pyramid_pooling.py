@@ -295,9 +295,9 @@ def pool_comparisons(height: int, width: int, kernel_size: int) -> int:
 def separable_max_pool(x: Tensor, kernel_size: int) -> Tensor:
     """Same-size max-pool, stride 1, as a row of k cells followed by a column of k.
 
-    x (B, C, H, W) or (C, H, W) keeps its shape. A row and a column take 2 (k - 1)
-    comparisons a cell instead of k^2 - 1; here windows grow to twice their length at a
-    time, which takes 2 ceil(log2 k). The result is the square's to the last bit.
+    x (B, C, H, W) or (C, H, W) of floats keeps its shape. A row and a column take
+    2 (k - 1) comparisons a cell instead of k^2 - 1; here windows grow to twice their
+    length at a time, which takes 2 ceil(log2 k). The result is the square's to the bit.
     Raises ValueError if the kernel size is even or below 1.
 
     Example:
@@ -308,8 +308,7 @@ def separable_max_pool(x: Tensor, kernel_size: int) -> Tensor:
     """
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
-    lowest = -torch.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
-    x = F.pad(x, (kernel_size // 2,) * 4, value=lowest)  # never wins
+    x = F.pad(x, (kernel_size // 2,) * 4, value=-torch.inf)  # never wins
     for axis in (-1, -2):
         length = 1  # of the windows whose maximum x holds
         while length < kernel_size:
