@@ -44,22 +44,23 @@ class RacesBlock(Listing):
     def _rows(self, link: str, record: dict[str, Any]) -> Iterator[str]:
         here, sizes = page(), record["sizes"]
         shape = escape(record["shape"][here.language])
-        naive = ""
+        said = [shape]
+        for best in dict.fromkeys(benchmark.fastest(size) for size in sizes):
+            breaking = escape(best).replace(".", ".<wbr>").replace("_", "_<wbr>")
+            said.append(f"{here.say('race_reference')}{here.say('colon')}<code>{breaking}</code>")
         if record["naive"]:
-            words = f"{here.say('race_naive')}{here.say('colon')}{record['naive'][here.language]}"
-            naive = f"<br><small>{escape(words)}</small>"
+            said.append(f"{here.say('race_naive')}{here.say('colon')}{escape(record['naive'][here.language])}")
+        below = "".join(f"<br><small>{words}</small>" for words in said)
         span = f' rowspan="{len(sizes)}"'
         slope = f'<td class="number"{span}>{benchmark.growth(record):.2f} ({record["exponent"]:g})</td>'
         for number, size in enumerate(sizes):
-            best = benchmark.fastest(size)
-            seen = size["references"][best]
+            seen = size["references"][benchmark.fastest(size)]
             memory = benchmark.memory_ratio(size)
-            name = f'<th scope="row"{span}>{link}<br><small>{shape}</small>{naive}</th>' if number == 0 else ""
+            name = f'<th scope="row"{span}>{link}{below}</th>' if number == 0 else ""
             yield (
                 f"<tr>{name}<td class=\"number\">{' × '.join(f'{n:,}' for n in size['size'])}</td>"
                 f'<td class="number">{duration(size["ours"]["seconds"])}</td>'
-                f'<td class="number">{times(seen["ratio"])} <small>({times(seen["low"])}–{times(seen["high"])})</small>'
-                f"<br><small><code>{escape(best)}</code></small></td>"
+                f'<td class="number">{times(seen["ratio"])} <small>({times(seen["low"])}–{times(seen["high"])})</small></td>'
                 f'<td class="number">{"–" if memory is None else times(memory)}</td>'
                 f'<td class="number">{times(size["naive"]["times"]) if size["naive"] else "–"}</td>'
                 f"{slope if number == 0 else ''}</tr>"
