@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def _the_same_weights_every_time() -> None:
     """Or the largest error seen, which a tolerance is held against, would be another in each run."""
-    torch.manual_seed(0)
+    torch.manual_seed(20_262)  # with which no test draws its inputs: they would be these weights
 
 
 @pytest.fixture
