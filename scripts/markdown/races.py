@@ -43,8 +43,7 @@ class RacesBlock(Listing):
 
     def _rows(self, link: str, record: dict[str, Any]) -> Iterator[str]:
         here, sizes = page(), record["sizes"]
-        shape = escape(record["shape"][here.language])
-        said = [shape]
+        said = [escape(record["shape"][here.language])]
         for best in dict.fromkeys(benchmark.fastest(size) for size in sizes):
             breaking = escape(best).replace(".", ".<wbr>").replace("_", "_<wbr>")
             said.append(f"{here.say('race_reference')}{here.say('colon')}<code>{breaking}</code>")
@@ -96,7 +95,6 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds * 1e6:.3g} µs"
-
 
 
 def times(value: float) -> str:

@@ -40,6 +40,9 @@ def test_all_who_start_compute_the_same(topic, name):
     """Whatever can be compared is compared; a reference that gives another form of it at least runs."""
     race = benchmark.races_of(topic)[name]
     start = race.prepare(*race.sizes[0])
+    assert start.references
+    if start.naive:
+        start.naive()
     ours = tensors(start.ours())
     for reference in start.references.values():
         theirs = tensors(reference())
@@ -92,8 +95,9 @@ def test_who_misses_the_goal_has_a_reason(topic, name):
         assert all(reason[language].strip() for language in LANGUAGES)
 
 
-def test_reasons_are_of_snippets_that_are_raced():
+def test_reasons_are_of_snippets_that_are_raced_and_in_both_languages():
     assert set(benchmark.reasons()) <= {f"{topic}.{name}" for topic, name in RACES}
+    assert all(set(reason) == set(LANGUAGES) for reason in benchmark.reasons().values())
 
 
 def test_confusion_matrix_metrics_are_five_times_faster_than_loops_and_no_slower_than_libraries():
@@ -108,6 +112,8 @@ def test_linear_attention_is_linear_and_its_recurrence_holds_the_same_at_any_len
     for name in ("linear_attention", "recurrent_linear_attention", "chunked_linear_attention"):
         assert records[name]["exponent"] == 1
         assert benchmark.growth(records[name]) <= 1.3
+    held = [size["ours"]["bytes"] for size in records["recurrent_linear_attention"]["sizes"]]
+    assert max(held) <= 1.05 * min(held)
 
 
 def record_of(ratios: dict[str, float], ours: int = 4 * 2**20, theirs: int = 2**22) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def project(tmp_path: Path) -> Project:
     assert (SITE / "snippets.json").is_file(), "run make build first (make test does)"
     root = tmp_path / "project"
     ignored = shutil.ignore_patterns(
-        "__pycache__", "site", "serve", "lock", "*.tmp", "tmp*", "pins", "bench-build"
+        "__pycache__", "site", "serve", "lock", "*.tmp", "tmp*", "pins", "bench", "bench-build"
     )
     for name in ("snippets", "scripts", "docs", "tests"):
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
