@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := passive
 export GOMP_SPINCOUNT := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve build test mutants bench bench-build bench-search bench-pages lint check confirm new-topic pins zip clean
+.PHONY: help setup serve build test mutants bench bench-gpu bench-build bench-search bench-pages lint check confirm new-topic pins zip clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ mutants: $(READY)  ## Plant bugs in changed snippets; each must be caught or exp
 
 bench: $(READY)  ## Race snippets against their references, on a quiet machine (RACES=topics or snippets)
 	@$(RUN) scripts.pipeline bench $(RACES)
+
+bench-gpu: $(READY)  ## Absolute times of the races on a CUDA device, in float32 and bfloat16
+	@$(RUN) scripts.pipeline bench-gpu $(RACES)
 
 bench-build: $(READY)  ## Time builds beside a plain one, and tell what each redoes (half an hour)
 	@$(RUN) scripts.pipeline bench-build

@@ -31,6 +31,7 @@ class PageExtension(BlocksExtension):
             listings.NotebookBlock,
             listings.SearchBlock,
             races.RacesBlock,
+            races.GpuBlock,
             races.BuildsBlock,
         ):
             block_mgr.register(block, self.getConfigs())

@@ -10,10 +10,10 @@ from scripts.markdown.context import page
 from scripts.markdown.listings import Listing, link_to, measured_table
 from scripts.markdown.proof import times_text
 from scripts.markdown.results import drawn_images
-from scripts.pipeline import bench_build, benchmark, growth
+from scripts.pipeline import bench_build, benchmark, benchmark_gpu, growth
 from scripts.pipeline.pages import article
 from scripts.pipeline.paths import topics
-from scripts.pipeline.source import snippets_of
+from scripts.pipeline.source import all_snippets, snippets_of
 
 
 class RacesBlock(Listing):
@@ -99,6 +99,36 @@ def duration(seconds: float) -> str:
 
 def times(value: float) -> str:
     return escape(times_text(value))
+
+
+class GpuBlock(Listing):
+    """`/// gpu`: absolute times on a GPU, from the record of `make bench-gpu`."""
+
+    NAME = "gpu"
+
+    def html(self) -> str:
+        here, record = page(), benchmark_gpu.load()
+        if record is None:
+            return f"<p>{here.say('gpu_none')}</p>"
+        heads = [here.say(f"race_{key}") for key in ("snippet", "size")]
+        for kind in benchmark_gpu.PRECISIONS:
+            heads += [f"{kind}{here.say('gpu_of', who=here.say(who))}" for who in ("gpu_ours", "gpu_library")]
+        rows = []
+        for snippet in all_snippets().values():
+            if found := benchmark_gpu.standing(record, snippet):
+                cells = "".join(f'<td class="number">{text}</td>' for text in self._cells(found))
+                rows.append(f'<tr><th scope="row">{link_to(snippet)}</th>{cells}<td>{"●" if found["waits"] else "–"}</td></tr>')
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(record["versions"].items()))
+        where = here.say("gpu_measured_on", date=record["date"], device=record["device"])
+        return f"{measured_table([*heads, here.say('gpu_waits')], rows)}<p><small>{escape(f'{where} {versions}')}</small></p>"
+
+    def _cells(self, found: dict[str, Any]) -> Iterator[str]:
+        yield " × ".join(f"{n:,}" for n in found["size"])
+        for kind in benchmark_gpu.PRECISIONS:
+            times = found[kind]
+            yield duration(times["ours"]["seconds"]) if times else "–"
+            beside = times and times["references"]
+            yield duration(beside[benchmark.fastest(times)]["seconds"]) if beside else "–"
 
 
 class BuildsBlock(Listing):

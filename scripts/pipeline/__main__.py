@@ -18,6 +18,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 from scripts.pipeline import (
     bench_build,
     benchmark,
+    benchmark_gpu,
     check,
     mutants,
     serving,
@@ -108,6 +109,12 @@ def new_topic(name: str, category: str) -> None:
 @click.argument("wanted", nargs=-1)
 def bench(wanted: tuple[str, ...]) -> None:
     benchmark.run(*wanted)
+
+
+@main.command(name="bench-gpu", help="Absolute times of the races on a CUDA device: of the topics named, or all.")
+@click.argument("wanted", nargs=-1)
+def bench_gpu(wanted: tuple[str, ...]) -> None:
+    benchmark_gpu.run(*wanted)
 
 
 @main.command(name="bench-build", help="Time builds beside a plain one, and tell what each redoes.")
