@@ -41,7 +41,7 @@ class Project:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=900,  # only so that what hangs is told; a busy machine takes minutes for a build
             check=False,
         )
 

@@ -156,13 +156,14 @@ PLANTED = {  # one character each
     "is_gap_free": ("if rate > reach + 1", "if rate > reach + 2"),
     "live_taps": ("return (inside / size) ** 2", "return (inside / size) ** 3"),
 }
+APART = list(PLANTED)[1:]  # none of them calls another, so one build shows that each is found
 
 
-@pytest.mark.parametrize("name", PLANTED)
-def test_one_wrong_character_turns_the_page_to_failing_and_stops_the_build(project: Project, name: str):
-    project.edit("snippets/dilated_convolution.py", *PLANTED[name])
+@pytest.mark.parametrize("names", [list(PLANTED)[:1], APART], ids=" and ".join)
+def test_one_wrong_character_turns_the_page_to_failing_and_stops_the_build(project: Project, names: list[str]):
+    for name in names:
+        project.edit("snippets/dilated_convolution.py", *PLANTED[name])
     errors = project.errors("build")
-    assert any(f"{name} is failing" in line for line in errors), errors
     preview = (
         "from pathlib import Path; from scripts.pipeline import site; "
         "site.render('en', Path('.build/look'), preview=True)"
@@ -170,6 +171,8 @@ def test_one_wrong_character_turns_the_page_to_failing_and_stops_the_build(proje
     subprocess.run([sys.executable, "-c", preview], cwd=project.root, env=project.environment(), check=True)
     page = project.root / ".build/look/en/computer-vision/dilated-convolution/index.html"
     tree = html.fromstring(page.read_text(encoding="utf-8"))
-    block = tree.xpath(f"//div[@data-snippet='dilated_convolution.{name}']")[0]
-    assert block.xpath(".//details[contains(@class, 'proof-failing')]")
-    assert block.text_content().count("failing")
+    for name in names:
+        assert any(f"{name} is failing" in line for line in errors), errors
+        block = tree.xpath(f"//div[@data-snippet='dilated_convolution.{name}']")[0]
+        assert block.xpath(".//details[contains(@class, 'proof-failing')]")
+        assert block.text_content().count("failing")

@@ -17,7 +17,7 @@ def mkdocs(project: Project, *arguments: str) -> subprocess.CompletedProcess[str
         env=project.environment(),
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
     )
 

@@ -38,17 +38,17 @@ def served(project: Project, port: int) -> Iterator[tuple[Project, Callable[[str
     server = project.start("serve", "--port", str(port))
 
     def get(path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=90) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=300) as answer:
             return str(answer.read().decode())
 
     yield project, get
     server.send_signal(signal.SIGINT)
-    output, _ = server.communicate(timeout=30)
+    output, _ = server.communicate(timeout=120)
     assert "Traceback" not in output, output
 
 
 def eventually(
-    get: Callable[[str], str], path: str, wanted: Callable[[str], bool], seconds: float = 120
+    get: Callable[[str], str], path: str, wanted: Callable[[str], bool], seconds: float = 600
 ) -> str:
     """The first answer that is as wanted; the time is a limit, not a measure."""
     deadline = time.monotonic() + seconds

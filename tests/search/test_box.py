@@ -28,7 +28,7 @@ KILOBYTES = 120  # compressed, for both languages
 def search(page: Any, query: str) -> None:
     """Type (or, for Chinese, insert) a query into the open box and wait for its results."""
     page.keyboard.type(query) if query.isascii() else page.keyboard.insert_text(query)
-    page.wait_for_selector(SHOWN.format(repr(query)), state="attached", timeout=10_000)
+    page.wait_for_selector(SHOWN.format(repr(query)), state="attached", timeout=30_000)
 
 
 def wait_for_book(page: Any) -> None:
@@ -138,7 +138,7 @@ def test_a_failed_download_is_told_and_tried_again(page, site_url, browser):
     view.goto(f"{site_url}zh/about/")
     view.keyboard.press("/")
     view.keyboard.insert_text("感受野")
-    view.locator(".search-status", has_text="载入失败").wait_for(timeout=5000)
+    view.locator(".search-status", has_text="载入失败").wait_for(timeout=30_000)
     view.unroute("**/search/index.js")
     view.keyboard.insert_text("？")
     view.wait_for_selector(OPTION)

@@ -75,7 +75,7 @@ def copied(browser: Any, site_url: str) -> dict[tuple[str, str], tuple[str, str]
                         continue
                     view.evaluate("navigator.clipboard.writeText('nothing copied')")
                     button.click()
-                    view.locator("#site-status:not(:empty)").wait_for(state="attached", timeout=5000)
+                    view.locator("#site-status:not(:empty)").wait_for(state="attached", timeout=30_000)
                     texts[kind] = view.evaluate("navigator.clipboard.readText()")
                     view.evaluate("document.getElementById('site-status').textContent = ''")
                 whole = texts["standalone"]
@@ -181,7 +181,7 @@ def test_buttons_work_by_keyboard_and_tell_screen_readers(page, site_url, kind, 
     page.locator(f'button[data-copy="{kind}"]').first.focus()
     page.keyboard.press("Enter")
     status = page.locator("#site-status[role=status]")
-    status.filter(has_text=told).wait_for(state="attached", timeout=5000)
+    status.filter(has_text=told).wait_for(state="attached", timeout=30_000)
     assert "def effective_kernel_size" in page.evaluate("navigator.clipboard.readText()")
 
 
