@@ -229,14 +229,15 @@ def _growth() -> dict[str, Any]:
 
 def _leave_one_article() -> None:
     kept = {f"{name}.md" for name in (PAGE, *OTHERS)}
+    others = "".join(f"  - {name.capitalize()}: {name}.md\n" for name in OTHERS)
+    nav = f"nav:\n  - Shelf: [{PAGE}.md]\n{others}"
     for language, config in CONFIGS.items():
         folder = COPY / "docs" / language
         for path in folder.rglob("*.md"):
             if path.relative_to(folder).as_posix() not in kept:
                 path.unlink()
         path = COPY / relative(config)
-        nav = "".join(f"  - {name}\n" for name in ("index.md", f"Shelf: [{PAGE}.md]", *sorted(kept - {"index.md", f"{PAGE}.md"})))
-        text, count = re.subn(r"^nav:\n(?:  .*\n)+", f"nav:\n{nav}", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        text, count = re.subn(r"^nav:\n(?:  .*\n)+", nav, path.read_text(encoding="utf-8"), flags=re.MULTILINE)
         assert count == 1
         path.write_text(text, encoding="utf-8")
     shutil.rmtree(COPY / relative(notebook.NOTEBOOKS), ignore_errors=True)
