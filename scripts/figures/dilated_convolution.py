@@ -502,7 +502,7 @@ def training_predictions(canvas: Canvas, training: dict[str, Any]) -> Figure:
 @figure
 def checkerboard(canvas: Canvas, training: dict[str, Any]) -> Figure:
     fig, panels = canvas.subplots(1, 3, size=(7.2, 3.75))
-    rows, columns = slice(12, 36), slice(12, 36)
+    rows, columns = slice(8, 32), slice(8, 32)
     for axes, name in zip(panels, _NETS, strict=True):
         picture = axes.imshow(training[f"score_{name}"][rows, columns], cmap=_blues(canvas), vmin=0, vmax=1)
         share = training[f"{name}_checkerboard"]

@@ -117,7 +117,8 @@ class GpuBlock(Listing):
         for snippet in all_snippets().values():
             if found := benchmark_gpu.standing(record, snippet):
                 cells = "".join(f'<td class="number">{text}</td>' for text in self._cells(found))
-                rows.append(f'<tr><th scope="row" class="raced">{link_to(snippet)}</th>{cells}<td>{"●" if found["waits"] else "–"}</td></tr>')
+                cells += f"<td>{'●' if found['waits'] else '–'}</td>"
+                rows.append(f'<tr><th scope="row" class="raced">{link_to(snippet)}</th>{cells}</tr>')
         versions = ", ".join(f"{name} {version}" for name, version in sorted(record["versions"].items()))
         where = here.say("gpu_measured_on", date=record["date"], device=record["device"])
         return f"{measured_table([*heads, here.say('gpu_waits')], rows)}<p><small>{escape(f'{where} {versions}')}</small></p>"

@@ -163,17 +163,17 @@ def test_training_reports_what_its_arrays_hold() -> None:
 
 
 def test_the_same_seed_trains_the_same_net_whatever_the_global_state() -> None:
-    first = experiments._fit("spp_max", 3, 2, 4)
+    first = experiments._fit("spp_max", 3, experiments._batches("spp_max", 3, 2), 4)
     torch.manual_seed(99)
     before = torch.get_rng_state()
-    again = experiments._fit("spp_max", 3, 2, 4)
+    again = experiments._fit("spp_max", 3, experiments._batches("spp_max", 3, 2), 4)
     assert torch.equal(torch.get_rng_state(), before)
     for one, other in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_a_pyramid_learns_the_trained_size() -> None:
-    model = experiments._fit("spp_max", 0, 60, 8)
+    model = experiments._fit("spp_max", 0, experiments._batches("spp_max", 0, 60), 8)
     pictures, labels = experiments._shapes(200, 32, torch.Generator().manual_seed(5))
     assert experiments._score(model, pictures, labels)["place"] > 0.8
 
