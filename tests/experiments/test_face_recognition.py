@@ -307,7 +307,7 @@ def test_the_pipeline_counts_every_face_once():
 
 @pytest.mark.usefixtures("small_world")
 def test_groups_share_one_threshold():
-    result = experiments.groups(steps=10, seeds=(0,), people=12)
+    result = experiments.groups(steps=10, seeds=(0,), people=12, training_people=50)
     assert [(row["training"], row["group"]) for row in result["rows"]] == [
         ("skewed", "varied"),
         ("skewed", "uniform"),
