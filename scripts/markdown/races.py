@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import Any
 
@@ -57,7 +57,7 @@ class RacesBlock(Listing):
             memory = benchmark.memory_ratio(size)
             name = f'<th scope="row"{span}>{link}{below}</th>' if number == 0 else ""
             yield (
-                f"<tr>{name}<td class=\"number\">{' × '.join(f'{n:,}' for n in size['size'])}</td>"
+                f'<tr>{name}<td class="number">{extent(size["size"])}</td>'
                 f'<td class="number">{duration(size["ours"]["seconds"])}</td>'
                 f'<td class="number">{times(seen["ratio"])} <small>({times(seen["low"])}–{times(seen["high"])})</small></td>'
                 f'<td class="number">{"–" if memory is None else times(memory)}</td>'
@@ -85,8 +85,7 @@ class RacesBlock(Listing):
             for record in records
         )
         versions = {name: version for record in records for name, version in record["versions"].items()}
-        shown = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-        return f"<p><small>{escape(' '.join(seen))} {escape(shown)}</small></p>"
+        return measured_with(" ".join(seen), versions)
 
 
 def duration(seconds: float) -> str:
@@ -99,6 +98,17 @@ def duration(seconds: float) -> str:
 
 def times(value: float) -> str:
     return escape(times_text(value))
+
+
+def extent(size: Iterable[int]) -> str:
+    """The numbers of a size."""
+    return " × ".join(f"{number:,}" for number in size)
+
+
+def measured_with(where: str, versions: Mapping[str, str]) -> str:
+    """The line below a table: when and where it was measured, and with what."""
+    shown = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return f"<p><small>{escape(where)} {escape(shown)}</small></p>"
 
 
 class GpuBlock(Listing):
@@ -119,17 +129,16 @@ class GpuBlock(Listing):
                 cells = "".join(f'<td class="number">{text}</td>' for text in self._cells(found))
                 cells += f"<td>{'●' if found['waits'] else '–'}</td>"
                 rows.append(f'<tr><th scope="row" class="raced">{link_to(snippet)}</th>{cells}</tr>')
-        versions = ", ".join(f"{name} {version}" for name, version in sorted(record["versions"].items()))
         where = here.say("gpu_measured_on", date=record["date"], device=record["device"])
-        return f"{measured_table([*heads, here.say('gpu_waits')], rows)}<p><small>{escape(f'{where} {versions}')}</small></p>"
+        return measured_table([*heads, here.say("gpu_waits")], rows) + measured_with(where, record["versions"])
 
     def _cells(self, found: dict[str, Any]) -> Iterator[str]:
-        yield " × ".join(f"{n:,}" for n in found["size"])
+        yield extent(found["size"])
         for kind in benchmark_gpu.PRECISIONS:
-            times = found[kind]
-            yield duration(times["ours"]["seconds"]) if times else "–"
-            beside = times and times["references"]
-            yield duration(beside[benchmark.fastest(times)]["seconds"]) if beside else "–"
+            measured = found[kind]
+            yield duration(measured["ours"]["seconds"]) if measured else "–"
+            beside = measured and measured["references"]
+            yield duration(beside[benchmark.fastest(measured)]["seconds"]) if beside else "–"
 
 
 class BuildsBlock(Listing):

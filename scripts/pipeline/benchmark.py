@@ -212,11 +212,21 @@ def _run(wanted: tuple[str, ...]) -> None:
         click.echo(line(one.snippet, record))
 
 
-def _record(one: Race) -> dict[str, Any]:
+def snippet_of(one: Race) -> Snippet:
+    """The snippet that a race names.
+
+    Raises:
+        ContentError: there is none.
+    """
     snippet = find_snippet(one.snippet)
     if snippet is None:
         place = module_path(one.snippet.partition(".")[0])
         raise ContentError(place, f"there is no snippet {one.snippet!r}", "correct the name")
+    return snippet
+
+
+def _record(one: Race) -> dict[str, Any]:
+    snippet = snippet_of(one)
     sizes = [measure(one.prepare(*size), size) for size in one.sizes]
     libraries = {name.split(".")[0] for size in sizes for name in size["references"]} | {"torch"}
     return {
@@ -246,7 +256,19 @@ def line(name: str, record: dict[str, Any]) -> str:
     )
 
 
-def measure(start: Start, size: Size, peak_of: Callable[[Call], int] | None = None) -> dict[str, Any]:
+def peak(call: Call) -> int:
+    """Bytes that one call holds at most at a time beyond its inputs, whoever allocates them."""
+    import memray
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "peak.bin")
+        with memray.Tracker(file):
+            kept = call()
+        del kept
+        return int(memray.FileReader(file).metadata.peak_memory)
+
+
+def measure(start: Start, size: Size, peak_of: Callable[[Call], int] = peak) -> dict[str, Any]:
     """Times in turn and peak memory of all starters at one size; `peak_of` tells the bytes of a call."""
     import torch
     from torch.utils.benchmark import Timer
@@ -266,7 +288,7 @@ def measure(start: Start, size: Size, peak_of: Callable[[Call], int] | None = No
     for _ in range(rounds):
         for name, timer in again.items():
             times[name].append(timer.timeit(number[name]).mean)
-    peaks = {name: (peak_of or peak)(call) for name, call in starters.items()}
+    peaks = {name: peak_of(call) for name, call in starters.items()}
     return {
         "size": list(size),
         "rounds": rounds,
@@ -295,15 +317,3 @@ def _beside(ours: list[float], theirs: list[float]) -> dict[str, float]:
 def _digits(value: float) -> float:
     """Three significant digits: more would be noise in the record."""
     return float(f"{value:.3g}")
-
-
-def peak(call: Call) -> int:
-    """Bytes that one call holds at most at a time beyond its inputs, whoever allocates them."""
-    import memray
-
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "peak.bin")
-        with memray.Tracker(file):
-            kept = call()
-        del kept
-        return int(memray.FileReader(file).metadata.peak_memory)

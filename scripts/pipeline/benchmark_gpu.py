@@ -20,7 +20,6 @@ from scripts.pipeline import benchmark, evidence
 from scripts.pipeline.benchmark import Call, Race, Start
 from scripts.pipeline.paths import TESTS, ContentError, read_json, topics, writing
 from scripts.pipeline.snippet import Snippet
-from scripts.pipeline.source import find_snippet
 
 if TYPE_CHECKING:
     import torch
@@ -153,11 +152,9 @@ def _measured(one: Race) -> dict[str, Any] | None:
     import torch
 
     click.echo(one.snippet)
-    snippet = find_snippet(one.snippet)
-    assert snippet, one.snippet
     size = one.sizes[-1]
     prepared = one.prepare(*size)
-    found: dict[str, Any] = {"hash": benchmark.fingerprint(snippet), "size": list(size)}
+    found: dict[str, Any] = {"hash": benchmark.fingerprint(benchmark.snippet_of(one)), "size": list(size)}
     for kind in PRECISIONS:
         there = partial(moved, device="cuda", dtype=getattr(torch, kind))
         found[kind] = _in(prepared, size, there)

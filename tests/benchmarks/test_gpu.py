@@ -8,8 +8,8 @@ from torch import nn
 
 from scripts.pipeline import benchmark, benchmark_gpu
 from scripts.pipeline.benchmark_gpu import moved
-from scripts.pipeline.paths import ContentError
-from scripts.pipeline.source import all_snippets, find_snippet
+from scripts.pipeline.paths import ContentError, topics
+from scripts.pipeline.source import find_snippet
 
 RECORD = benchmark_gpu.load()
 
@@ -62,8 +62,7 @@ def test_without_a_gpu_nothing_is_measured():
 def test_the_record_names_its_device_and_snippets_that_are_raced():
     assert RECORD
     assert RECORD["device"]
-    raced = {f"{topic}.{name}" for topic in {n.split(".")[0] for n in all_snippets()} for name in benchmark.races_of(topic)}
-    assert set(RECORD["races"]) <= raced
+    assert set(RECORD["races"]) <= {f"{topic}.{name}" for topic in topics() for name in benchmark.races_of(topic)}
 
 
 @pytest.mark.parametrize("name", RECORD["races"] if RECORD else [])

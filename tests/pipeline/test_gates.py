@@ -16,6 +16,7 @@ from scripts.pipeline.source import all_snippets
 
 from .conftest import Project
 
+MODULE = "snippets/dilated_convolution.py"
 TESTS = "tests/snippets/test_dilated_convolution.py"
 
 
@@ -136,7 +137,7 @@ def test_a_tolerance_that_is_too_wide_leaves_its_snippet_unverified(project: Pro
 
 def test_a_line_that_no_test_executes_leaves_its_snippet_unverified(project: Project):
     project.edit(
-        "snippets/dilated_convolution.py",
+        MODULE,
         "    return dilation * (kernel_size - 1) + 1",
         "    if kernel_size == 12345:\n        return 0\n    return dilation * (kernel_size - 1) + 1",
     )
@@ -162,8 +163,10 @@ APART = list(PLANTED)[1:]  # none of them calls another, so one build shows that
 @pytest.mark.parametrize("names", [list(PLANTED)[:1], APART], ids=" and ".join)
 def test_one_wrong_character_turns_the_page_to_failing_and_stops_the_build(project: Project, names: list[str]):
     for name in names:
-        project.edit("snippets/dilated_convolution.py", *PLANTED[name])
+        project.edit(MODULE, *PLANTED[name])
+    before = project.published()
     errors = project.errors("build")
+    assert project.published() == before, "a failed build must leave the last good site as it was"
     preview = (
         "from pathlib import Path; from scripts.pipeline import site; "
         "site.render('en', Path('.build/look'), preview=True)"
@@ -172,7 +175,7 @@ def test_one_wrong_character_turns_the_page_to_failing_and_stops_the_build(proje
     page = project.root / ".build/look/en/computer-vision/dilated-convolution/index.html"
     tree = html.fromstring(page.read_text(encoding="utf-8"))
     for name in names:
-        assert any(f"{name} is failing" in line for line in errors), errors
+        assert any(line.startswith(f"Error: {MODULE}") and f"{name} is failing" in line for line in errors), errors
         block = tree.xpath(f"//div[@data-snippet='dilated_convolution.{name}']")[0]
         assert block.xpath(".//details[contains(@class, 'proof-failing')]")
         assert block.text_content().count("failing")
