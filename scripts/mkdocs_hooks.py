@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from mkdocs.utils import get_relative_url
 from scripts.markdown import context
 from scripts.pipeline import notebook, site
 from scripts.pipeline.pages import pages
-from scripts.pipeline.paths import topics
+from scripts.pipeline.paths import BUILD, topics
 from scripts.pipeline.words import say
 from scripts.publishing import metadata
 from scripts.search import index
@@ -40,9 +42,26 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     root = str(config.extra["root_url"]).rstrip("/")
     language = config.theme["language"]
     config.extra.update(language=language, root=root, preview=_preview)
+    config.plugins["mkdocs-jupyter"].config.update(_rendered_notebooks(language))
     if not str(config.site_url or "").startswith("http://127.0.0.1"):
         config.site_url = f"{root}/{language}/"
     return config
+
+
+def _rendered_notebooks(language: str) -> dict[str, Any]:
+    """Options of mkdocs-jupyter: where it keeps rendered notebooks, which take a third of a build's rendering.
+
+    It knows them by what they hold, not by the programs that rendered them; and it forgets those that a build does
+    not read, so one that reads edited pages only must not touch them.
+    """
+    programs = "-".join(version(name) for name in ("mkdocs-jupyter", "nbconvert"))
+    folder = BUILD / "rendered" / f"{language}-{programs}"
+    for path in folder.glob("*.json"):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # a build was killed while it wrote this
+            path.unlink()
+    return {"cache": not _edited_only, "cache_dir": str(folder)}
 
 
 @event_priority(100)  # before mkdocs-jupyter looks for notebooks

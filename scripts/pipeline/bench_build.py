@@ -47,13 +47,7 @@ EDITS = 5  # of prose, while it is served
 GOALS = {"cold": 20 * 60.0, "trained": 4 * 60.0, "unchanged": 10.0, "served": 2.0}  # seconds
 
 # As `make build` does once results are there, but that links to articles left out are no fault.
-ASSEMBLE = """
-from scripts.pipeline import paths, site
-from scripts.publishing.finish import finish
-for language in paths.LANGUAGES:
-    site.render(language, site.ASIDE, preview=True)
-finish(site.ASIDE)
-"""
+ASSEMBLE = "from scripts.pipeline import site; site.assemble(site.ASIDE, preview=True)"
 PLAIN = "from scripts.search import bench; bench.with_material()"
 
 

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from lxml import etree, html
+
 from scripts.pipeline.paths import BUILD, LANGUAGES, SCRIPTS, ContentError, read_json, writing
 from scripts.pipeline.source import read_module, stand_alone
 
@@ -140,32 +142,26 @@ def _without_addresses(output: Any) -> None:
         output.text = re.sub(r" at 0x[0-9a-f]+", "", output.text)
 
 
-def lighten(html: str) -> str:
+def lighten(text: str) -> str:
     """A notebook page without what nbconvert inlines in each: styles, scripts, copy widgets.
 
     The site's own style sheet draws notebooks; the scripts would be fetched from other hosts.
     Headings get ids that do not depend on the language.
     """
-    from bs4 import BeautifulSoup, Comment
-
-    soup = BeautifulSoup(html, "html.parser")
+    page = html.fragment_fromstring(text, create_parent="div")
     # What copied a cell is gone, and so is the text it copied, a second copy of the cell.
     gone = "style, script, .zeroclipboard-container, .clipboard-copy-txt, .jp-Collapser, .anchor-link"
-    for element in soup.select(gone):
-        element.decompose()
-    for comment in soup.find_all(string=lambda text: isinstance(text, Comment)):
-        comment.extract()
-    for number, heading in enumerate(soup.select("h1, h2, h3")):
-        heading["id"] = heading_id(number)
-    for number, code in enumerate(soup.select(".highlight-ipynb pre"), 1):
-        code["tabindex"] = "0"
-        code["role"] = "group"
-        code["aria-label"] = f"In [{number}]"
-    for output in soup.select(".jp-OutputArea-output pre"):
-        output["tabindex"] = "0"
-    for image in soup.select("img"):
-        image["loading"] = "lazy"
-    return str(soup)
+    for element in [*page.cssselect(gone), *page.iter(etree.Comment)]:
+        element.drop_tree()
+    for number, heading in enumerate(page.cssselect("h1, h2, h3")):
+        heading.set("id", heading_id(number))
+    for number, code in enumerate(page.cssselect(".highlight-ipynb pre"), 1):
+        code.attrib.update({"tabindex": "0", "role": "group", "aria-label": f"In [{number}]"})
+    for output in page.cssselect(".jp-OutputArea-output pre"):
+        output.set("tabindex", "0")
+    for image in page.cssselect("img"):
+        image.set("loading", "lazy")
+    return "".join(html.tostring(element, encoding="unicode") for element in page)
 
 
 def heading_id(number: int) -> str:

@@ -36,7 +36,7 @@ from scripts.pipeline.paths import (
 from scripts.pipeline.source import all_snippets, files_of
 from scripts.pipeline.words import line_of
 from scripts.publishing import card
-from scripts.publishing.finish import finish
+from scripts.publishing.finish import finish, finish_language
 
 ASIDE = BUILD / "site"
 UNMADE = ["some results could not be made, see the lines above"]
@@ -186,12 +186,13 @@ def _located(message: str, language: str) -> str:
     return message.splitlines()[0]
 
 
-def assemble(target: Path) -> None:
+def assemble(target: Path, preview: bool = False) -> None:
     """Render both languages and make them one site; the same bytes from the same sources and results."""
     shutil.rmtree(target, ignore_errors=True)
     click.echo(f"rendering {' and '.join(LANGUAGES)}")
     with ProcessPoolExecutor(len(LANGUAGES), initializer=tasks.end_with_the_build) as pool:
-        list(pool.map(render, LANGUAGES, repeat(target)))
+        list(pool.map(render, LANGUAGES, repeat(target), repeat(preview)))
+        list(pool.map(finish_language, (target / language for language in LANGUAGES)))
     finish(target)
 
 

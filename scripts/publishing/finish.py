@@ -22,11 +22,7 @@ def root_url() -> str:
 
 
 def finish(target: Path) -> None:
-    """Make the rendered languages below `target` into the site as it is published."""
-    for language in LANGUAGES:
-        finish_language(target / language)
-        for page in pages(language):
-            writing(target / language / f"{page.name}.md", exports.markdown_twin(page))
+    """Make the finished languages below `target` into the site as it is published."""
     share(target)
     protect(target)
     for language in LANGUAGES:
@@ -50,7 +46,11 @@ def share(target: Path) -> None:
 
 
 def finish_language(folder: Path) -> None:
-    """Leave out what is not used; inline styles become classes, our assets get names by their content."""
+    """Leave out what is not used; inline styles become classes, our assets get names by their content.
+
+    Args:
+        folder: a rendered language, which bears its name.
+    """
     (folder / "sitemap.xml.gz").unlink()  # holds the time of its making; hosts compress by themselves
     rules: dict[str, str] = {}
     texts = {}
@@ -65,6 +65,8 @@ def finish_language(folder: Path) -> None:
     offline.write_manifest(folder, folder.name)
     for path, text in texts.items():
         writing(path, assets.relinked(text, renamed))
+    for page in pages(folder.name):
+        writing(folder / f"{page.name}.md", exports.markdown_twin(page))
 
 
 def protect(target: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,7 +155,14 @@ def type_text(page: Any, session: Any, text: str) -> None:
             session.send("Input.insertText", {"text": run})
 
 
-def ask_ours(context: Any, root: str, wanted: list[Query]) -> Iterator[Answer]:
+def paste_text(page: Any, session: Any, text: str) -> None:
+    """All at once, so that the box searches once and not after each letter."""
+    page.keyboard.insert_text(text)
+
+
+def ask_ours(
+    context: Any, root: str, wanted: list[Query], enter: Callable[[Any, Any, str], None] = type_text
+) -> Iterator[Answer]:
     """Type each query into the site's own box, on one page of its language."""
     for language in dict.fromkeys(query.language for query in wanted):
         page, session = opened(context, root, language)
@@ -170,7 +177,7 @@ def ask_ours(context: Any, root: str, wanted: list[Query]) -> Iterator[Answer]:
         page.keyboard.press("/")
         for query in (q for q in wanted if q.language == language):
             page.keyboard.press("Control+A")
-            type_text(page, session, query.text)
+            enter(page, session, query.text)
             links, milliseconds = page.evaluate(DRAWN, query.text.strip())
             yield Answer(query, [[place(link)] for link in links], milliseconds)
         page.close()

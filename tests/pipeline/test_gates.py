@@ -104,16 +104,27 @@ def test_a_reference_that_the_snippet_itself_calls_is_not_independent(reference,
     assert gates.independent(reference, snippet) is independent
 
 
-def test_a_test_that_never_looks_at_the_result_leaves_its_snippet_unverified(project: Project):
+def test_each_kind_of_proof_that_proves_nothing_leaves_its_snippet_unverified(project: Project):
+    """A test that never looks at the result, a tolerance that is too wide, a line that no test executes."""
     project.append(
         TESTS,
         "\n\ndef test_planted_without_looking():\n"
         "    steps = [effective_kernel_size(3, 2)]\n"
-        "    assert len(steps) == 1\n",
+        "    assert len(steps) == 1\n"
+        "\n\ndef test_planted_tolerance(agrees_with):\n"
+        "    x, w = randn(1, 1, 9, 9), randn(1, 1, 3, 3)\n"
+        "    agrees_with(dilated_conv2d, 'torch.nn.functional.conv2d', dilated_conv2d(x, w), F.conv2d(x, w), atol=0.1)\n",
+    )
+    project.edit(
+        MODULE, "    distance = dilations[-1]", "    if dilations == [12345]:\n        return 0\n    distance = dilations[-1]"
     )
     errors = project.errors("build")
-    told = "test_planted_without_looking passes even when the snippet returns nothing"
-    assert any(told in line and "effective_kernel_size is unverified" in line for line in errors), errors
+    for snippet, told in (
+        ("effective_kernel_size", "test_planted_without_looking passes even when the snippet returns nothing"),
+        ("dilated_conv2d", "tolerance 0.1 against"),
+        ("hdc_max_distance", "executed by no test"),
+    ):
+        assert any(f"{snippet} is unverified" in line and told in line for line in errors), (snippet, errors)
 
 
 def test_a_test_without_assertion_stops_the_build(project: Project):
@@ -122,29 +133,6 @@ def test_a_test_without_assertion_stops_the_build(project: Project):
     assert any(
         line.startswith(f"Error: {TESTS}:") and "test_planted asserts nothing" in line for line in errors
     )
-
-
-def test_a_tolerance_that_is_too_wide_leaves_its_snippet_unverified(project: Project):
-    project.append(
-        TESTS,
-        "\n\ndef test_planted(agrees_with):\n"
-        "    x, w = randn(1, 1, 9, 9), randn(1, 1, 3, 3)\n"
-        "    agrees_with(dilated_conv2d, 'torch.nn.functional.conv2d', dilated_conv2d(x, w), F.conv2d(x, w), atol=0.1)\n",
-    )
-    errors = project.errors("build")
-    assert any("dilated_conv2d is unverified: tolerance 0.1 against" in line for line in errors), errors
-
-
-def test_a_line_that_no_test_executes_leaves_its_snippet_unverified(project: Project):
-    project.edit(
-        MODULE,
-        "    return dilation * (kernel_size - 1) + 1",
-        "    if kernel_size == 12345:\n        return 0\n    return dilation * (kernel_size - 1) + 1",
-    )
-    errors = project.errors("build")
-    assert any(
-        "effective_kernel_size is unverified" in line and "executed by no test" in line for line in errors
-    ), errors
 
 
 PLANTED = {  # one character each

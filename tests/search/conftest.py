@@ -65,8 +65,11 @@ class Engine:
                     if "page" in need
                     else "index"
                 )
-                self.loaded.append(f"{need['language']}/{name}")
-                self.context.eval(self.files[self.loaded[-1]])
+                self.load(f"{need['language']}/{name}")
+
+    def load(self, name: str) -> None:
+        self.loaded.append(name)
+        self.context.eval(self.files[name])
 
     def answer(self, query: Query) -> Answer:
         """As the box shows it: this language first, then the other."""

@@ -47,7 +47,7 @@ def first(page: Any) -> Any:
 @pytest.fixture(scope="module")
 def answers(browser: Any, site_url: str) -> list[measure.Answer]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    found = list(measure.ask_ours(context, site_url, measure.queries()))
+    found = list(measure.ask_ours(context, site_url, measure.queries(), measure.paste_text))
     context.close()
     return found
 
