@@ -116,8 +116,9 @@ def _project_path(dotted: str | None) -> Path | None:
     return None
 
 
-def _names(node: ast.AST) -> set[str]:
-    return {leaf.id for leaf in ast.walk(node) if isinstance(leaf, ast.Name)}
+@lru_cache(maxsize=4096)  # one helper is behind dozens of results
+def _names(node: ast.AST) -> frozenset[str]:
+    return frozenset(leaf.id for leaf in ast.walk(node) if isinstance(leaf, ast.Name))
 
 
 Symbol = tuple[Path, str]
@@ -126,12 +127,13 @@ Symbol = tuple[Path, str]
 def closure(start: Iterable[Symbol], follow_imports: bool = True) -> list[Symbol]:
     """Every definition that `start` needs, transitively, over all modules of the project."""
     seen: dict[Symbol, None] = {}
+    modules: dict[Path, Module] = {}  # as they are now; each look at the file would cost time
     waiting = list(start)
     while waiting:
         path, name = waiting.pop()
-        module = read_module(path)
         if (path, name) in seen:
             continue
+        module = modules.get(path) or modules.setdefault(path, read_module(path))
         if name in module.definitions:
             seen[path, name] = None
             waiting += [(path, used) for used in sorted(_names(module.definitions[name]))]
