@@ -227,21 +227,6 @@ def test_stale_evidence_is_refused(project: Project) -> None:
     ), errors
 
 
-def test_a_build_killed_half_way_leaves_the_last_site(project: Project) -> None:
-    before = project.published()
-    build = project.start("build")
-    aside = project.root / ".build/site/zh"
-    deadline = time.monotonic() + 600
-    while not aside.exists() and build.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert aside.exists(), "the build never began to render"
-    os.kill(build.pid, signal.SIGKILL)
-    build.wait()
-    assert project.published() == before
-    assert project.run("build").returncode == 0, "the next build has to succeed"
-    assert set(project.published()) > {"zh/index.html", "en/index.html", "snippets.json"}
-
-
 def test_a_build_killed_while_training_leaves_nobody_behind_who_holds_its_lock(project: Project) -> None:
     (project.root / ".build/experiments/dilated_convolution/training.json").unlink()
     build = project.start("update", "experiment:dilated_convolution.training")
@@ -270,11 +255,22 @@ def test_changing_both_languages_is_no_drift(project: Project) -> None:
     assert project.run("check").returncode == 0
 
 
-def test_a_new_topic_is_complete_from_the_start(project: Project) -> None:
+def test_a_new_topic_is_complete_from_the_start_and_a_build_killed_half_way_leaves_the_last_site(project: Project) -> None:
     run = project.run("new-topic", "sample_topic", "--category", "natural-language-processing")
     assert run.returncode == 0, run.stdout + run.stderr
+    before = project.published()
+    killed = project.start("build")
+    aside = project.root / ".build/site/zh"
+    deadline = time.monotonic() + 600
+    while not aside.exists() and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert aside.exists(), "the build never began to render"
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert project.published() == before
     build = project.run("build")
     assert build.returncode == 0, build.stdout + build.stderr
+    assert set(project.published()) > {"zh/index.html", "en/index.html", "snippets.json"}
     for language in ("zh", "en"):
         page = project.root / "site" / language / "natural-language-processing/sample-topic/index.html"
         assert 'data-snippet="sample_topic.sample_topic_example"' in page.read_text(encoding="utf-8")

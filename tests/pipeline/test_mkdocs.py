@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 from .conftest import Project
 
 
@@ -22,14 +20,13 @@ def mkdocs(project: Project, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
-@pytest.mark.parametrize(("arguments", "language"), [((), "zh"), (("-f", "mkdocs.en.yml"), "en")])
-def test_plain_mkdocs_brings_figures_and_evidence_up_to_date(project: Project, arguments, language):
-    svg = project.root / f".build/figures/dilated_convolution/kernel_taps.{language}.light.svg"
+def test_plain_mkdocs_brings_figures_and_evidence_up_to_date(project: Project):
+    svg = project.root / ".build/figures/dilated_convolution/kernel_taps.en.light.svg"
     svg.unlink()
-    run = mkdocs(project, *arguments)
+    run = mkdocs(project, "-f", "mkdocs.en.yml")  # inherits everything from the Chinese one
     assert run.returncode == 0, run.stdout + run.stderr
     assert svg.is_file()
-    page = project.root / "site" / language / "computer-vision/dilated-convolution/index.html"
+    page = project.root / "site/en/computer-vision/dilated-convolution/index.html"
     assert "proof-verified" in page.read_text(encoding="utf-8")
 
 

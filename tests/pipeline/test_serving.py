@@ -64,19 +64,17 @@ def eventually(
     raise AssertionError(f"{path} never came to be as wanted; last:\n{text[:2000]}")
 
 
-def test_pending_results_are_shown_as_such_and_come_in(served):
-    _, get = served
+def test_pending_results_come_in_an_edit_is_shown_and_a_fault_keeps_the_last_good_page(served):
+    project, get = served
+    root = eventually(get, "", lambda text: True)
+    assert 'href="zh/"' in root
+    assert 'href="en/"' in root
     first = eventually(get, PAGE, lambda text: True)
     assert 'class="pending"' in first
     assert "value pending" in first
     done = eventually(get, PAGE, lambda text: "pending" not in text)
     assert re.search(r'title="Computed at build time: dilated_convolution\.aspp_taps\.\w+"', done)
     assert "figures/dilated_convolution/kernel_taps.en.dark.svg" in done
-
-
-def test_an_edit_is_shown_and_a_fault_keeps_the_last_good_page(served):
-    project, get = served
-    eventually(get, PAGE, lambda text: "pending" not in text)
     project.edit(
         "docs/en/about.md", "there is no data set to download", "there is nothing at all to download"
     )
@@ -89,13 +87,6 @@ def test_an_edit_is_shown_and_a_fault_keeps_the_last_good_page(served):
     )
     project.edit("docs/en/about.md", "\n/// snippet | no.such\n///\n", "\nMended.\n")
     eventually(get, "en/about/", lambda text: "Mended." in text)
-
-
-def test_the_root_page_offers_both_languages(served):
-    _, get = served
-    text = eventually(get, "", lambda text: True)
-    assert 'href="zh/"' in text
-    assert 'href="en/"' in text
 
 
 @pytest.fixture
