@@ -28,7 +28,7 @@ build: $(READY)  ## Make everything and publish it whole to site/
 test: $(READY) lint  ## Every test: snippets with evidence, experiments, build, site in a browser
 	@$(RUN) scripts.pipeline update evidence --always --keep-going
 	@$(RUN) scripts.pipeline build
-	@$(RUN) pytest --ignore=tests/snippets --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(RUN) pytest --ignore=tests/snippets --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 mutants: $(READY)  ## Plant bugs in changed snippets; each must be caught or explained (minutes)
 	@$(RUN) scripts.pipeline mutants

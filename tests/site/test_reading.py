@@ -494,7 +494,8 @@ def test_axe_finds_nothing_in_both_languages_at_once(browser, site_url, language
     for url in (ARTICLE, "programming/processes-and-threads/"):
         open_parallel(view, f"{site_url}{language}/{url}")
         view.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-        assert axe.other_faults(view) + axe.contrast_faults(view) == [], url
+        others = axe.other_faults(view) if theme == "light" else []  # a theme changes colours only
+        assert others + axe.contrast_faults(view) == [], url
         view.evaluate("localStorage.clear()")
     context.close()
 
