@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,15 @@ def test_names_nobody_bears_are_refused():
 def test_what_a_build_redid_is_read_from_its_output():
     output = "           start  figure:a.b\n[  3/240]    1.2 s  figure:a.b\n[  4/240]    0.1 s  FAILED card:zh.x\n"
     assert bench_build.redone(output) == ["figure:a.b"]
+
+
+def test_the_record_of_builds_has_every_case_that_a_goal_speaks_of():
+    record = json.loads(bench_build.RECORD.read_text(encoding="utf-8"))
+    assert set(bench_build.GOALS) <= set(record["builds"])
+    for case in ("unchanged", "prose"):
+        assert record["builds"][case]["redone"] == {}
+    assert {int(count) for count in record["growth"]["seconds"]} == set(bench_build.COPIES)
+    assert record["growth"]["slope"] <= 1.1
 
 
 def test_every_snippet_named_in_a_record_exists():
