@@ -179,7 +179,7 @@ def _served() -> float:
     address = f"http://127.0.0.1:{port}/en/{PAGE}/"
     try:
         _wait_for(address, "</html>", 300)
-        time.sleep(10)  # what serve does behind at its start is no part of an edit
+        time.sleep(30)  # what serve does behind at its start is no part of an edit
         return median(_times_of_edits(page, address))
     finally:
         server.terminate()
