@@ -90,6 +90,8 @@ class RacesBlock(Listing):
 
 def duration(seconds: float) -> str:
     """In the unit that gives the fewest digits."""
+    if seconds >= 999.5:  # which three digits would write with an exponent
+        return f"{seconds:,.0f} s"
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from scripts.markdown.races import duration
 from scripts.pipeline import bench_build, benchmark
 from scripts.pipeline.paths import LANGUAGES, topics
 from scripts.pipeline.source import all_snippets, find_snippet, snippets_of
@@ -182,6 +183,14 @@ def test_names_nobody_bears_are_refused():
 def test_what_a_build_redid_is_read_from_its_output():
     output = "           start  figure:a.b\n[  3/240]    1.2 s  figure:a.b\n[  4/240]    0.1 s  FAILED card:zh.x\n"
     assert bench_build.redone(output) == ["figure:a.b"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(1867.9, "1,868 s"), (999.6, "1,000 s"), (493.7, "494 s"), (0.0205, "20.5 ms"), (2.5e-6, "2.5 µs")],
+)
+def test_a_duration_is_written_without_an_exponent(seconds, said):
+    assert duration(seconds) == said
 
 
 def test_the_record_of_builds_has_every_case_that_a_goal_speaks_of():
