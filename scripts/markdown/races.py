@@ -90,12 +90,11 @@ class RacesBlock(Listing):
 
 def duration(seconds: float) -> str:
     """In the unit that gives the fewest digits."""
-    if seconds >= 999.5:  # which three digits would write with an exponent
-        return f"{seconds:,.0f} s"
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
+    units = (("s", 1.0), ("ms", 1e-3))
+    # From 0.9995 on, three digits round up to a whole one.
+    unit, size = next((known for known in units if seconds >= 0.9995 * known[1]), ("µs", 1e-6))
+    value = seconds / size
+    return f"{value:,.0f} {unit}" if value >= 999.5 else f"{value:.3g} {unit}"  # never with an exponent
 
 
 def times(value: float) -> str:
@@ -159,7 +158,7 @@ class BuildsBlock(Listing):
                 f'<tr><th scope="row">{here.say(f"build_{name}")}</th>'
                 f'<td class="number">{duration(build["seconds"])}</td>'
                 f'<td class="number">{times(build["seconds"] / record["plain"])}</td>'
-                f'<td class="number">{f"{goal:,.0f} s" if goal else "–"}</td>'
+                f'<td class="number">{duration(goal) if goal else "–"}</td>'
                 f"<td>{self._redone(build['redone'])}</td></tr>"
             )
         heads = [here.say(f"build_{key}") for key in ("which", "time", "ratio", "goal", "redone")]
